@@ -181,8 +181,9 @@
 
 // Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
 #define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
-#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
     !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
 #error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
 #endif
@@ -895,7 +896,8 @@ PHI4FLASH_BEGIN
 inline constexpr std::size_t packed_rows = 8;  ///< of a block
 inline constexpr std::size_t packed_cols = 32;  ///< of a block
 
-/// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files. Vector s holds columns 4 s to 4 s + 3.
+/// 8.5 bits a weight: w = scale * code. Codes are in [-127, 127]; the kernels take -128 too, from others' files.
+/// Vector s holds columns 4 s to 4 s + 3.
 struct q8_block {
     f16 scale[packed_rows];
     std::int8_t code[8][32];
@@ -1372,8 +1374,8 @@ private:
     std::size_t used_ = 0;
 };
 
-/// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and does
-/// not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
+/// Memory of the host's. `take` returns `bytes` bytes that begin at a multiple of `alignment`, or nullptr; `give_back` gets the same numbers, and
+/// does not throw. What `self` points to must outlive every block. Default: the C++ heap. @since 0.2
 struct block_source {
     void* self = nullptr;
     void* (*take)(void* self, std::size_t bytes, std::size_t alignment) = nullptr;
@@ -1763,8 +1765,8 @@ PHI4FLASH_END
 
 // ---- phi4flash/core/processors.hpp ---------------------------------------------------------------------------------------
 /// How many threads are worth starting: one for each core that this process may run on, and no more than its control group pays for. On
-/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says. Takes no memory.
-/// @since 0.2
+/// Linux from /proc and /sys and the thread's affinity, on macOS the cores for performance, elsewhere what the standard library says.
+/// Takes no memory. @since 0.2
 
 #if PHI4FLASH_THREADS
 #include <bitset>
@@ -2332,8 +2334,8 @@ struct linear_kernels {
     void (*matmul_exact)(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride, std::size_t tokens,
                          const float* bias, float* y, std::size_t y_stride);
 
-    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight for more than few_tokens tokens: 0, 2^-12 (scales
-    /// as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
+    /// By how much of the largest magnitude in its row's scale_groups groups matmul may change a weight for more than few_tokens tokens: 0, 2^-12
+    /// (scales as integers, see scale_unit), 1 / 127 (weights as bytes that share one scale there; all targets with this give the same bits) or 2^-14
     /// (q8 as two bytes; activations are then rounded no more than that either).
     float weight_rounding;
 
@@ -3980,7 +3982,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -4061,8 +4065,8 @@ PHI4FLASH_TARGET_END
 #if PHI4FLASH_ROUNDED_BYTES
 
 // ---- phi4flash/simd/rounded_bytes-inl.hpp --------------------------------------------------------------------------------
-// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed/rounded-inl.hpp and kernels/packed/vectors-inl.hpp.
-// There where PHI4FLASH_ROUNDED_BYTES is.
+// Weights and activations as bytes, in vectors of 32 or 64 of them (x86): the words of kernels/packed/rounded-inl.hpp and
+// kernels/packed/vectors-inl.hpp. There where PHI4FLASH_ROUNDED_BYTES is.
 //
 //   signed_bytes store_bytes(v, p)  four bytes for each token or row of a vector
 //   lifted(v)                       each + lifted_by, without a sign; load_lifted(p): such bytes
@@ -4153,7 +4157,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -4539,8 +4544,8 @@ using f32_in = f32_vector&;
 
 /// A step of four rows against tokens T, whose columns of it are `first` and `second`.
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -4555,8 +4560,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 
 /// `n` columns, whole steps, of four rows against tokens T, x_stride apart. Adds to sums [T][four][max_lanes].
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -4571,8 +4576,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -4598,8 +4603,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 
 /// y[t, rows of w] of up to plain_few_tokens tokens; row i of the four goes to y + i * apart.
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -4624,8 +4629,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 
 /// The rows in row_streams parts, each of them read from its beginning to its end; or in order.
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -4741,7 +4746,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -5480,7 +5486,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -6371,7 +6378,8 @@ PHI4FLASH_TARGET_BEGIN
 
 /// Tokens lie in bundles of tokens_lanes(), bundles in tiles of up to 6, whose sums a kernel keeps in registers. A tile is group by group
 /// (32 columns), a group bundle by bundle, and a bundle is, for each of its tokens side by side: columns 4 s to 4 s + 3 for s = 0 to 7, the
-/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by group and of each group token by token.
+/// scale, the start: the members of activation_group, in steps of 4 bytes a token. Tokens that fill no bundle follow as activation_groups, group by
+/// group and of each group token by token.
 inline constexpr std::size_t scale_step = offsetof(activation_group, scale) / 4;
 inline constexpr std::size_t start_step = offsetof(activation_group, start) / 4;
 
@@ -6600,10 +6608,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -6713,7 +6723,8 @@ inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 /// A group of a pair of blocks, asked for further on, against as many tokens as there are sums.
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -6734,8 +6745,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
 }
 /// The same for all rows of a block that fills two vectors: both meet what is loaded of the tokens.
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -6749,8 +6760,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -6762,8 +6773,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 /// One token against pairs of blocks P, a group of each in turn: their sums are made side by side, and no place waits for the groups of the others.
 /// Each sum is made in the order of add_groups, so it has the same bits. Adds to totals[P] [few_rows].
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -6830,7 +6841,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -6867,8 +6879,8 @@ PHI4FLASH_VECTOR_INLINE void put_totals(const float* total, const float* bias, f
     }
 }
 
-/// Rows of blocks that lie apart, each read from its beginning to its end, in turn. Shape: w [count, cols], rows of blocks `stride` bytes apart, whose
-/// outputs lie packed_rows * `apart` floats apart.
+/// Rows of blocks that lie apart, each read from its beginning to its end, in turn. Shape: w [count, cols], rows of blocks `stride` bytes apart,
+/// whose outputs lie packed_rows * `apart` floats apart.
 struct block_rows {
     const std::byte* w;
     std::size_t stride;
@@ -6879,8 +6891,8 @@ struct block_rows {
 
 /// y[t] of `tokens` tokens, few_tokens at most.
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -6902,14 +6914,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -6920,8 +6934,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 
 /// y[t, r] = bias[r] + sum_c W[r, c] x[t, c].   Shape: x [groups][tokens].
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -7190,10 +7204,14 @@ inline constexpr std::size_t bundled_tokens = 8;
 /// that share a scale, in the first-level one.
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
 /// The scales of a bundle's tokens in a group.
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 /// One row of a block of groups: where its levels and scales lie, group by group.
 struct strip_row {
@@ -7370,7 +7388,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -7621,7 +7640,8 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 /// 64 columns are a tile for each digit, the upper one first.
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    /// A tile: [cols / 4][rows][4].
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -7680,7 +7700,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -7708,8 +7729,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 
 /// The rows of a vector in a group, whose blocks are `a` and `b`: 32 columns, [8][rows][4].
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -7723,7 +7744,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 
 /// The same of up to scale_groups groups, in tiles, and the units of the rows.
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -7761,8 +7783,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -7783,14 +7806,15 @@ struct token_batch {
 /// The columns of a strip, `tiles` tiles from first_tile, against tokens [begin, end); the sums are those of token `begin` first. Asks for
 /// the weights `next` on the way.
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -7830,8 +7854,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -8114,7 +8138,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 
 /// sums [tokens][rounded_strip_rows] = or += integers * the token's scale * the row's unit, for a tile of tokens by one or two of rows.
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -8138,7 +8163,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 
 /// Tiles of columns [begin, end), which share scales, into the tiles 0 to 3.
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -8202,8 +8228,8 @@ struct packed_tile_products {
 /// Products of two digits by two, but for those of the lower ones, which are 2^-16 of the upper ones: columns [begin, end) of a tile of tokens.
 /// Tiles 0 and 1: upper digits; 2 and 3: an upper and a lower one.
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -8365,7 +8391,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 
 /// y = or += the products of a strip with one or two tiles of tokens.
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -8462,8 +8489,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -9938,7 +9965,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -10081,7 +10110,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -10413,8 +10443,8 @@ template <std::size_t>
 using f32_in = f32_vector&;
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -10428,8 +10458,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 }
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -10444,8 +10474,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -10469,8 +10499,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 }
 
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -10494,8 +10524,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 }
 
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -10600,7 +10630,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -11276,7 +11307,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -12282,10 +12314,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -12387,7 +12421,8 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -12405,8 +12440,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -12420,8 +12455,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -12431,8 +12466,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 }
 
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -12494,7 +12529,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -12538,8 +12574,8 @@ struct block_rows {
 };
 
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -12561,14 +12597,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -12578,8 +12616,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -12817,9 +12855,13 @@ inline constexpr std::size_t bundled_tokens = 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -12982,7 +13024,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -13201,7 +13244,7 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -13256,7 +13299,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -13280,8 +13324,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -13294,7 +13338,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -13330,8 +13375,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -13349,14 +13395,15 @@ struct token_batch {
 };
 
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -13392,8 +13439,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -13643,7 +13690,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 }
 
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -13666,7 +13714,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -13726,8 +13775,8 @@ struct packed_tile_products {
 };
 
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -13872,7 +13921,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 }
 
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -13965,8 +14015,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -15400,7 +15450,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -15543,7 +15595,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -15875,8 +15928,8 @@ template <std::size_t>
 using f32_in = f32_vector&;
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -15890,8 +15943,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 }
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -15906,8 +15959,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -15931,8 +15984,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 }
 
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -15956,8 +16009,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 }
 
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -16062,7 +16115,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -16738,7 +16792,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -17744,10 +17799,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -17849,7 +17906,8 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -17867,8 +17925,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -17882,8 +17940,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -17893,8 +17951,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 }
 
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -17956,7 +18014,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -18000,8 +18059,8 @@ struct block_rows {
 };
 
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -18023,14 +18082,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -18040,8 +18101,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -18279,9 +18340,13 @@ inline constexpr std::size_t bundled_tokens = 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -18444,7 +18509,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -18663,7 +18729,7 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -18718,7 +18784,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -18742,8 +18809,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -18756,7 +18823,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -18792,8 +18860,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -18811,14 +18880,15 @@ struct token_batch {
 };
 
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -18854,8 +18924,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -19105,7 +19175,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 }
 
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -19128,7 +19199,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -19188,8 +19260,8 @@ struct packed_tile_products {
 };
 
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -19334,7 +19406,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 }
 
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -19427,8 +19500,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -20863,7 +20936,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -21006,7 +21081,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -21338,8 +21414,8 @@ template <std::size_t>
 using f32_in = f32_vector&;
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -21353,8 +21429,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 }
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -21369,8 +21445,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -21394,8 +21470,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 }
 
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -21419,8 +21495,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 }
 
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -21525,7 +21601,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -22201,7 +22278,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -23207,10 +23285,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -23312,7 +23392,8 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -23330,8 +23411,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -23345,8 +23426,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -23356,8 +23437,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 }
 
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -23419,7 +23500,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -23463,8 +23545,8 @@ struct block_rows {
 };
 
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -23486,14 +23568,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -23503,8 +23587,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -23742,9 +23826,13 @@ inline constexpr std::size_t bundled_tokens = 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -23907,7 +23995,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -24126,7 +24215,7 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -24181,7 +24270,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -24205,8 +24295,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -24219,7 +24309,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -24255,8 +24346,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -24274,14 +24366,15 @@ struct token_batch {
 };
 
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -24317,8 +24410,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -24568,7 +24661,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 }
 
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -24591,7 +24685,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -24651,8 +24746,8 @@ struct packed_tile_products {
 };
 
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -24797,7 +24892,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 }
 
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -24890,8 +24986,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -26366,7 +26462,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -26509,7 +26607,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -26841,8 +26940,8 @@ template <std::size_t>
 using f32_in = f32_vector&;
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -26856,8 +26955,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 }
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -26872,8 +26971,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -26897,8 +26996,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 }
 
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -26922,8 +27021,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 }
 
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -27028,7 +27127,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -27704,7 +27804,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -28710,10 +28811,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -28815,7 +28918,8 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -28833,8 +28937,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -28848,8 +28952,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -28859,8 +28963,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 }
 
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -28922,7 +29026,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -28966,8 +29071,8 @@ struct block_rows {
 };
 
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -28989,14 +29094,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -29006,8 +29113,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -29245,9 +29352,13 @@ inline constexpr std::size_t bundled_tokens = 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -29410,7 +29521,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -29629,7 +29741,7 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -29684,7 +29796,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -29708,8 +29821,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -29722,7 +29835,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -29758,8 +29872,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -29777,14 +29892,15 @@ struct token_batch {
 };
 
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -29820,8 +29936,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -30071,7 +30187,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 }
 
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -30094,7 +30211,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -30154,8 +30272,8 @@ struct packed_tile_products {
 };
 
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -30300,7 +30418,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 }
 
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -30393,8 +30512,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -31823,7 +31942,9 @@ struct own_products {
     static constexpr bool picks_columns = false;
     static PHI4FLASH_VECTOR_INLINE std::int32_t start(int first, int second) { return dot_start(first, second); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin(std::int32_t start) { return set_rows(start); }
-    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) { return dot_next(sums, w, x); }
+    static PHI4FLASH_VECTOR_INLINE rows_i32 next(const rows_i32& sums, const code_vector& w, const signed_code_vector& x) {
+        return dot_next(sums, w, x);
+    }
     static PHI4FLASH_VECTOR_INLINE rows_i32 fold(const rows_i32& sums) { return sums; }
     static PHI4FLASH_VECTOR_INLINE rows_i32 begin_bytes(std::int32_t start) { return set_rows(start); }
     static PHI4FLASH_VECTOR_INLINE rows_i32 next_bytes(const rows_i32& sums, const signed_code_vector& w, const signed_code_vector& x) {
@@ -31966,7 +32087,8 @@ PHI4FLASH_VECTOR_INLINE signed_bytes multiplied(token_codes codes, word_vector f
     multiply_codes(codes, first, second, low, high);
     return hn::ReorderDemote2To(tokens_i8_tag(), low, high);  // into the order the bytes had: every 16 by themselves
 }
-PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper, std::int8_t* lower) {
+PHI4FLASH_VECTOR_INLINE void store_multiplied_digits(token_codes codes, word_vector first, word_vector second, std::int8_t* upper,
+                                                     std::int8_t* lower) {
     const hn::DFromV<word_vector> d16;
     word_vector low;
     word_vector high;
@@ -32298,8 +32420,8 @@ template <std::size_t>
 using f32_in = f32_vector&;
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c, f32_in<T>... d,
-                                      f32_of<T>... first, f32_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::size_t at, f32_in<T>... a, f32_in<T>... b, f32_in<T>... c,
+                                      f32_in<T>... d, f32_of<T>... first, f32_of<T>... second) {
     f32_vector one;
     f32_vector two;
     load_step(w.w0 + at, one, two);
@@ -32313,8 +32435,8 @@ PHI4FLASH_VECTOR_INLINE void add_step(const four_weight_rows<Element>& w, std::s
 }
 
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums, f32_of<T>... a,
-                                         f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
+PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n, float* sums,
+                                         f32_of<T>... a, f32_of<T>... b, f32_of<T>... c, f32_of<T>... d) {
     const std::size_t half = lanes();
     for (std::size_t i = 0; i < n; i += 2 * half, x += 2 * half) {
         prefetch_ahead<plain_asks_far>(w.w0 + i, 2 * half * sizeof(Element));
@@ -32329,8 +32451,8 @@ PHI4FLASH_VECTOR_INLINE void add_columns(const four_weight_rows<Element>& w, con
     (store(d, sums + (4 * T + 3) * max_lanes), ...);
 }
 template <class Element, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride, std::size_t n,
-                                         float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_columns(std::index_sequence<T...>, const four_weight_rows<Element>& w, const float* x, std::size_t x_stride,
+                                         std::size_t n, float* sums) {
     add_columns<Element, T...>(w, x, x_stride, n, sums, load(sums + 4 * T * max_lanes)..., load(sums + (4 * T + 1) * max_lanes)...,
                                load(sums + (4 * T + 2) * max_lanes)..., load(sums + (4 * T + 3) * max_lanes)...);
 }
@@ -32354,8 +32476,8 @@ inline void add_columns_of(const four_weight_rows<Element>& w, const float* x, s
 }
 
 template <class Element>
-inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias, std::size_t rows,
-                           std::size_t apart, float* y, std::size_t y_stride) {
+inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols, const float* x, std::size_t tokens, const float* bias,
+                           std::size_t rows, std::size_t apart, float* y, std::size_t y_stride) {
     alignas(64) float sums[plain_few_tokens * 4 * max_lanes];
     const std::size_t stride = few_stride(cols);
     const std::size_t whole = cols / step_cols() * step_cols();
@@ -32379,8 +32501,8 @@ inline void few_rows_times(const four_weight_rows<Element>& w, std::size_t cols,
 }
 
 template <class Element>
-inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void matmul_few(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* arranged, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     static_assert(row_streams == 1 || row_streams == few_plain_rows);
     const auto* const x = reinterpret_cast<const float*>(arranged);
     const auto* const first = reinterpret_cast<const Element*>(w);
@@ -32485,7 +32607,8 @@ inline void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const
                 }
             }
             for (std::size_t b = 0; b < count; b += step)
-                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r, y_stride);
+                put_bundle(sums + b * some, some, count - b < step ? count - b : step, bias == nullptr ? nullptr : bias + r, y + b * y_stride + r,
+                           y_stride);
         }
     }
 }
@@ -33161,7 +33284,8 @@ public:
             alignas(64) slot_row scaled[max_k_per_group][batch_rows];
             const slot_row* of_head[max_k_per_group] = {};
             for (std::size_t s = 0; s < k_per_group_; ++s) {
-                for (std::size_t r = 0; r < n_rows; ++r) multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
+                for (std::size_t r = 0; r < n_rows; ++r)
+                    multiply_slots(weights[r] + run.slot, scales[s] + run.slot, run.count, scaled[s][r] + run.slot);
                 of_head[s] = scaled[s];
             }
             add_weighted(tile, rows, n_rows, run, keep, of_head);
@@ -34167,10 +34291,12 @@ template <class Products, std::size_t>
 using sixteen_of = decltype(Products::sixteen(nullptr));
 template <class Products, class Codes, class Dots, class Sixteen>
 PHI4FLASH_VECTOR_INLINE Dots next_sixteen(Dots dots, Codes w0, Codes w1, Codes w2, Codes w3, Sixteen x) {
-    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x), w3, x);
+    return Products::template next<3>(Products::template next<2>(Products::template next<1>(Products::template next<0>(dots, w0, x), w1, x), w2, x),
+                                      w3, x);
 }
 template <dtype Format, class Products, std::size_t... T, class Codes>
-PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots, sixteen_of<Products, T>... x) {
+PHI4FLASH_VECTOR_INLINE void meet_sixteen(Codes w0, Codes w1, Codes w2, Codes w3, dots_of<Format, Products, T>&... dots,
+                                          sixteen_of<Products, T>... x) {
     ((dots = next_sixteen<Products>(dots, w0, w1, w2, w3, x)), ...);
 }
 
@@ -34272,7 +34398,8 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_pair(const block_pair& from, std::size_t g, std::size_t row, wide_codes levels, const activation_group* x,
+                                       Sums&... sum) {
     using block = packed_block<Format>;
     const auto* a = reinterpret_cast<const block*>(from.first) + g;
     const auto* b = reinterpret_cast<const block*>(from.second) + g;
@@ -34290,8 +34417,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(const block_pair& from, std::size_t row,
     (add_sum<Format>(sum, x[T], totals + T * few_rows + row), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, float* totals,
-                                                wide_of<T>... sum, wide_of<T>... second) {
+PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
+                                                float* totals, wide_of<T>... sum, wide_of<T>... second) {
     using block = packed_block<Format>;
     const wide_codes levels = repeat_levels(q4_dense.level);
     const auto* a = reinterpret_cast<const block*>(from.first);
@@ -34305,8 +34432,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups_of_both(const block_pair& from, std::siz
     (add_sum<Format>(second, x[T], totals + T * few_rows + packed_rows / 2), ...);
 }
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride,
-                                        float* totals) {
+PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_pair& from, std::size_t groups, const activation_group* x,
+                                        std::size_t stride, float* totals) {
     if constexpr (Products::picks_columns && half_a_block && sizeof...(T) <= 4) {
         return add_groups_of_both<Format, Products, T...>(from, groups, x, stride, totals, wide_of<T>(repeat_wide(0.0f))...,
                                                           wide_of<T>(repeat_wide(0.0f))...);
@@ -34316,8 +34443,8 @@ PHI4FLASH_VECTOR_INLINE void add_groups(std::index_sequence<T...>, const block_p
 }
 
 template <dtype Format, class Products, std::size_t... P>
-PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x, std::size_t stride,
-                                              float* const* totals, wide_of<P>... sum) {
+PHI4FLASH_VECTOR_INLINE void add_side_by_side(const block_pair* from, std::size_t row, std::size_t groups, const activation_group* x,
+                                              std::size_t stride, float* const* totals, wide_of<P>... sum) {
     const wide_codes levels = repeat_levels(q4_dense.level);
     const activation_group* at = x;
     for (std::size_t g = 0; g < groups; ++g, at += stride) (meet_pair<Format, Products>(from[P], g, row, levels, at, sum), ...);
@@ -34379,7 +34506,8 @@ PHI4FLASH_VECTOR_INLINE void add_group_of_pairs(const packed_block<Format>* cons
             const wide_codes codes = codes_at(*from[0], *from[1], s, 0);
             const wide_codes next_codes = codes_at(*from[2], *from[3], s, 0);
             meet_both<Format, Products, T...>(low_half<Format>(levels, codes), low_half<Format>(levels, next_codes), x, 4 * s, dots..., next...);
-            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots..., next...);
+            meet_both<Format, Products, T...>(high_half<Format>(levels, codes), high_half<Format>(levels, next_codes), x, 16 + 4 * s, dots...,
+                                              next...);
         }
     }
     const wide_f32 scales = scales_of_rows(from[0]->scale, from[1]->scale);
@@ -34423,8 +34551,8 @@ struct block_rows {
 };
 
 template <dtype Format, class Products>
-inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, const float* bias,
-                           float* y, std::size_t y_stride) {
+inline void few_block_rows(const block_rows& rows, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     constexpr std::size_t most = (row_streams > wide_blocks ? row_streams : wide_blocks) / wide_blocks;
     alignas(64) float totals[most][few_tokens * few_rows];
     float* total_of[most];
@@ -34446,14 +34574,16 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
         if constexpr (wide_blocks == 2 && most == 2) {
             const auto next = [&](auto tokens_at_once) {
                 for (; pairs == 2 && tokens - together >= tokens_at_once(); together += tokens_at_once())
-                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of, together);
+                    add_groups_of_pairs<Format, Products>(std::make_index_sequence<tokens_at_once()>(), pair, some, x + together, stride, total_of,
+                                                          together);
             };
             next(std::integral_constant<std::size_t, 8>());
             next(std::integral_constant<std::size_t, 4>());
         }
         for (std::size_t p = 0; !done && p < pairs; ++p)
             add_turns<Format, Products>(pair[p], some, x + together, stride, tokens - together, totals[p] + together * few_rows);
-        for (std::size_t p = 0; p < pairs; ++p) pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
+        for (std::size_t p = 0; p < pairs; ++p)
+            pair[p].first += some * sizeof(packed_block<Format>), pair[p].second += some * sizeof(packed_block<Format>);
     }
     for (std::size_t t = 0; t < tokens; ++t, y += y_stride) {
         for (std::size_t i = 0; i < rows.count; ++i)
@@ -34463,8 +34593,8 @@ inline void few_block_rows(const block_rows& rows, std::size_t groups, const act
 }
 
 template <dtype Format, class Products>
-inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias, float* y,
-                       std::size_t y_stride) {
+inline void packed_few(const std::byte* w, std::size_t rows, std::size_t cols, const activation_group* x, std::size_t tokens, const float* bias,
+                       float* y, std::size_t y_stride) {
     const std::size_t groups = cols / packed_cols;
     const std::size_t row_bytes = matrix_bytes(Format, packed_rows, cols);
     const std::size_t blocks = rows / packed_rows;
@@ -34702,9 +34832,13 @@ inline constexpr std::size_t bundled_tokens = 8;
 
 inline constexpr std::size_t bundles_at_once = 16;
 
-PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) { return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE auto bundle_start(const std::byte* x) {
+    return load_starts(reinterpret_cast<const std::int32_t*>(x + start_step * 4 * tokens_lanes()));
+}
 
-PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) { return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes())); }
+PHI4FLASH_VECTOR_INLINE tokens_f32 bundle_scales(const std::byte* x) {
+    return load_tokens(reinterpret_cast<const float*>(x + scale_step * 4 * tokens_lanes()));
+}
 
 struct strip_row {
     const std::uint8_t* levels;
@@ -34867,7 +35001,8 @@ inline std::size_t packed_matmul_bundles(const std::byte* w, std::size_t rows, s
         const std::byte* from = w + matrix_bytes(Format, r, cols);
         for (std::size_t g = 0; g < groups; g += strip_groups) {
             const std::size_t some = groups - g < strip_groups ? groups - g : strip_groups;
-            const std::byte* next = g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
+            const std::byte* next =
+                g + some < groups ? from + matrix_bytes(Format, packed_rows, some * packed_cols) : w + matrix_bytes(Format, r + count, cols);
             unpack_strip<Format>(from, next, count, matrix_bytes(Format, packed_rows, cols), some, strip);
             from = next;
             bundle_tiles(strip, count, g, some, groups, x, begin, end, bundles, sums);
@@ -35086,7 +35221,7 @@ inline constexpr std::size_t batch_tokens = 2 * tile_rows;
 
 template <std::size_t Digits>
 struct rounded_strip {
-    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];  ///< a tile: [cols / 4][rows][4]
+    alignas(64) std::int8_t weights[rounded_strip_rows / tile_rows][rounded_strip_cols / tile_cols][Digits][tile_bytes];
     alignas(64) float units[rounded_strip_cols / scale_cols][rounded_strip_rows];
 };
 
@@ -35141,7 +35276,8 @@ inline const std::byte* arrange_rounded(const float* PHI4FLASH_RESTRICT x, std::
                                         std::size_t tokens, std::byte* PHI4FLASH_RESTRICT scratch) {
     const rounded_layout<Products::digits> at(cols, tokens);
     const auto numbers = [&](std::size_t t) { return reinterpret_cast<token_numbers*>(scratch + at.numbers_of(t)); };
-    for (std::size_t t = begin; t < end; ++t) arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
+    for (std::size_t t = begin; t < end; ++t)
+        arrange_rounded_row<Products>(x + t * x_stride, cols, scratch + at.codes_of(t), numbers(t), t % tile_rows);
     if (end != tokens) return scratch;
     for (std::size_t t = tokens; t % tile_rows != 0; ++t) {
         for (std::size_t c = 0; c < at.col_tiles * Products::digits; ++c) std::memset(scratch + at.codes_of(t) + c * tile_bytes, 0, tile_cols);
@@ -35165,8 +35301,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded(token_codes codes, word_vector first, w
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels, word_vector first,
-                                               word_vector second, std::int8_t* to) {
+PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, const packed_block<Format>& b, [[maybe_unused]] token_codes levels,
+                                               word_vector first, word_vector second, std::int8_t* to) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) put_rounded<Products>(codes_of_rows(a.code[s], b.code[s]), first, second, to + s * tile_cols);
     } else {
@@ -35179,7 +35315,8 @@ PHI4FLASH_VECTOR_INLINE void put_rounded_group(const packed_block<Format>& a, co
 }
 
 template <dtype Format, class Products>
-PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to, float* units) {
+PHI4FLASH_VECTOR_INLINE void unpack_rounded_rows(const packed_block<Format>* a, const packed_block<Format>* b, std::size_t groups, std::int8_t* to,
+                                                 float* units) {
     constexpr const q4_codebook& book = Format == dtype::q4_dense ? q4_dense : q4_uniform;
     constexpr float most = most_multiplied<Format, Products::digits>;
     std::uint8_t centred[16];
@@ -35215,8 +35352,9 @@ inline void unpack_rounded_strip(const strip_source& from, rounded_strip<Product
     };
     for (std::size_t r = 0; r < from.rows || r % tile_rows != 0; r += vector_rows) {
         for (std::size_t g = 0; g < from.groups; g += scale_groups)
-            unpack_rounded_rows<Format, Products>(block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
-                                                  out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
+            unpack_rounded_rows<Format, Products>(
+                block(r) + g, block(r + packed_rows) + g, from.groups - g < scale_groups ? from.groups - g : scale_groups,
+                out.weights[r / tile_rows][g * packed_cols / tile_cols][0] + r % tile_rows * 4, out.units[g / scale_groups] + r);
     }
     if (from.groups % 2 == 0) return;
     for (std::size_t r = 0; r < from.rows; r += tile_rows) {
@@ -35234,14 +35372,15 @@ struct token_batch {
 };
 
 template <dtype Format, class Products, bool First>
-inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles, const std::byte* x,
-                          const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end, const strip_source& next, float* sums) {
+inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::size_t rows, std::size_t first_tile, std::size_t tiles,
+                          const std::byte* x, const rounded_layout<Products::digits>& at, std::size_t begin, std::size_t end,
+                          const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
         prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
-                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols, at.scale_blocks,
-                                end - begin < batch_tokens ? end - begin : batch_tokens};
+                                reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
+                                at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
         if (rows > tile_rows) {
             Products::template multiply<First, true>(strip, tiles, batch, sums);
         } else {
@@ -35277,8 +35416,8 @@ inline void rounded_matmul(const std::byte* w, std::size_t rows, std::size_t col
         for (std::size_t panel = 0; panel < cols; panel += panel_cols_at_once) {
             const std::size_t panel_end = cols - panel < panel_cols_at_once ? cols : panel + panel_cols_at_once;
             for (std::size_t r = 0; r < rows; r += rounded_strip_rows) {
-                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel), matrix_bytes(Format, packed_rows, cols),
-                                  rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
+                strip_source from{w + matrix_bytes(Format, r, cols) + matrix_bytes(Format, packed_rows, panel),
+                                  matrix_bytes(Format, packed_rows, cols), rows - r < rounded_strip_rows ? rows - r : rounded_strip_rows, 0};
                 for (std::size_t c = panel; c < panel_end; c += rounded_strip_cols) {
                     const std::size_t some = panel_end - c < rounded_strip_cols ? panel_end - c : rounded_strip_cols;
                     const std::size_t col_tiles = (some + tile_cols - 1) / tile_cols;
@@ -35528,7 +35667,8 @@ PHI4FLASH_VECTOR_INLINE void add_integers_to(const tile_sums<Digits>& from, std:
 }
 
 template <bool First, bool TwoRows, std::size_t Blocks, std::size_t Digits>
-PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units, float* sums) {
+PHI4FLASH_VECTOR_INLINE void add_tokens_of_tile(const tile_sums<Digits>& from, std::size_t tile, const token_numbers* numbers, const float* units,
+                                                float* sums) {
     const float* next_units = units + (Blocks - 1) * rounded_strip_rows;
     const f32_vector unit = load(units);
     const f32_vector next_unit = load(next_units);
@@ -35551,7 +35691,8 @@ PHI4FLASH_VECTOR_INLINE void add_tiles(const tile_sums<1>& from, const token_bat
 }
 
 template <bool TwoTokens, bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x, const std::byte* next_x) {
+PHI4FLASH_VECTOR_INLINE void multiply_tiles(const rounded_strip<1>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                            const std::byte* next_x) {
     tile_zero<0>();
     if constexpr (TwoRows) tile_zero<1>();
     if constexpr (TwoTokens) tile_zero<2>();
@@ -35611,8 +35752,8 @@ struct packed_tile_products {
 };
 
 template <bool TwoRows>
-PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x, tile_sums<2>& made,
-                                             std::size_t block) {
+PHI4FLASH_VECTOR_INLINE void multiply_digits(const rounded_strip<2>& strip, std::size_t begin, std::size_t end, const std::byte* x,
+                                             tile_sums<2>& made, std::size_t block) {
     tile_zero<0>();
     tile_zero<2>();
     if constexpr (TwoRows) tile_zero<1>(), tile_zero<3>();
@@ -35757,7 +35898,8 @@ PHI4FLASH_VECTOR_INLINE void multiply_part(const std::byte* x, const std::byte* 
 }
 
 template <bool TwoTokens, bool TwoRows>
-inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y, std::size_t y_stride) {
+inline void multiply_parts(const bf16_strip& strip, std::size_t tiles, parts_of_tokens x, parts_of_tokens next_x, bool first, float* y,
+                           std::size_t y_stride) {
     const std::size_t row_bytes = y_stride * sizeof(float);
     float* const next_y = y + tile_rows * y_stride;
     if (first) {
@@ -35850,8 +35992,8 @@ inline void matmul_on_tiles(const std::byte* w, std::size_t rows, std::size_t co
                 from.count = rows - r < bf16_strip_rows ? rows - r : bf16_strip_rows;
                 put_strip(from, strip);
                 from.at = r + from.count < rows ? from.at + from.count * from.row_bytes : w + (c + some) * sizeof(bf16);
-                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from, y + r,
-                               y_stride);
+                multiply_strip(tiles, strip, {from.count, c / bf16_cols, (some + bf16_cols - 1) / bf16_cols}, arranged, layout, begin, end, from,
+                               y + r, y_stride);
                 for (std::size_t t = begin; t < end && last && bias != nullptr; ++t) accumulate(bias + r, from.count, y + t * y_stride + r);
             }
         }
@@ -37268,6 +37410,7 @@ inline constexpr std::size_t extent_count = 11;
 
 /// Checks a shape of which nothing is dynamic any more. Errors: bad_extent, naming the extent, want and have.
 [[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
@@ -37514,8 +37657,9 @@ public:
     matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
         const tensor_view* t = wanted(name, {rows, cols}, is_packable(rows, cols));
         if (t != nullptr && !is_compiled(t->type)) {
-            failure_ = error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_HAS_WEIGHTS_%s=0)",
-                                     full_name(name).text, name_of(t->type), name_of(t->type));
+            failure_ =
+                error::format(errc::wrong_dtype, "tensor %s: weights in %s: this program was compiled without them (PHI4FLASH_HAS_WEIGHTS_%s=0)",
+                              full_name(name).text, name_of(t->type), name_of(t->type));
             t = nullptr;
         }
         return t == nullptr ? matrix_view{} : matrix_view{t->data, rows, cols, t->type};
@@ -37786,7 +37930,8 @@ enum class tensor_role : std::uint8_t {
 struct weight_types {
     dtype matrices = dtype::q4_dense;
     dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step
-    dtype selection = dtype::q8;        ///< x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential
+    /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
+    dtype selection = dtype::q8;
     dtype parameters = dtype::bf16;     ///< everything else, as the released model has it
     dtype exact_parameters = dtype::f32;  ///< but for A_log and the lambdas of differential attention
 
@@ -38029,7 +38174,8 @@ template <tensor_source Source, sambay_shape Shape>
         sum.update(static_cast<std::uint64_t>(t->type));
         const std::span<const std::byte> bytes(t->data, t->bytes);
         if (role == tensor_role::parameter || bytes.size() <= pieces * piece) return sum.update(bytes);
-        for (std::size_t i = 0; i < pieces; ++i) sum.update(bytes.subspan(static_cast<std::size_t>(std::uint64_t{bytes.size() - piece} * i / (pieces - 1)), piece));
+        for (std::size_t i = 0; i < pieces; ++i)
+            sum.update(bytes.subspan(static_cast<std::size_t>(std::uint64_t{bytes.size() - piece} * i / (pieces - 1)), piece));
     });
     return {sum.value()};
 }
@@ -38068,7 +38214,8 @@ PHI4FLASH_BEGIN
 namespace detail {
 [[nodiscard]] inline error in_use_error(const char* what) {
     return error::format(errc::in_use,
-                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what, what);
+                         "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what,
+                         what);
 }
 }  // namespace detail
 
@@ -38076,8 +38223,8 @@ namespace detail {
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
     std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
-    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so that a
-    /// short text in a large context takes what it needs and no more.
+    /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so
+    /// that a short text in a large context takes what it needs and no more.
     page_size pages = page_size::huge;
     static constexpr std::size_t small_page_tokens = 4096;
 };
@@ -38133,7 +38280,8 @@ public:
                                  name_of(format));
         if (o.context == 0 || o.context > max_extent)
             return error::format(errc::invalid_argument, "context: want 1 to %zu tokens, have %zu", max_extent, o.context);
-        if (o.undo > o.context) return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
+        if (o.undo > o.context)
+            return error::format(errc::invalid_argument, "undo: want at most the context of %zu tokens, have %zu", o.context, o.undo);
         return {};
     }
 
@@ -38157,7 +38305,8 @@ public:
         s.own_ = std::move(*block);
         s.attach(s.own_.bytes(), m, options);
         if (options.pages == page_size::huge && options.context > session_options::small_page_tokens)
-            s.full().each_tail(s.heads(), session_options::small_page_tokens, [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
+            s.full().each_tail(s.heads(), session_options::small_page_tokens,
+                               [](std::span<std::byte> tail) { (void)ask_for_huge_pages_inside(tail); });
         return s;
     }
     static result<session> create(const model<Shape>& m, std::size_t context) { return create(m, session_options{.context = context}); }
@@ -38195,8 +38344,9 @@ public:
     [[nodiscard]] status rewind(std::size_t position) {
         if (busy_) return detail::in_use_error("session");
         if (position < oldest_ || position > position_)
-            return error::format(errc::invalid_argument, "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back",
-                                 oldest_, position_, position);
+            return error::format(errc::invalid_argument,
+                                 "rewind: want token %zu to %zu, have %zu; session_options::undo is how many can be taken back", oldest_, position_,
+                                 position);
         position_ = position;
         return {};
     }
@@ -38232,7 +38382,9 @@ public:
     // For pass.hpp and snapshot.hpp.
     /// All Mamba states after the first `position` tokens, from oldest_position() to position(). The place behind the last of them is free:
     /// nothing reads it before `advance`.
-    [[nodiscard]] std::span<float> states_after(std::size_t position) const { return at_.states.subspan(slot_of(position) * at_.state_floats, at_.state_floats); }
+    [[nodiscard]] std::span<float> states_after(std::size_t position) const {
+        return at_.states.subspan(slot_of(position) * at_.state_floats, at_.state_floats);
+    }
     [[nodiscard]] std::span<const kv_ring<Kv>> windows() const { return at_.windows; }
     [[nodiscard]] const kv_block<Kv>& full() const { return at_.full; }
     [[nodiscard]] const head_layout& heads() const { return heads_; }
@@ -38491,8 +38643,9 @@ public:
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
         if (r.wanted > n || r.choices == 0 || r.choices > n)
-            return error::format(errc::invalid_argument, "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu",
-                                 n, r.wanted, r.choices);
+            return error::format(errc::invalid_argument,
+                                 "a reading of %zu tokens: want logits after at most so many and 1 to so many choices, have %zu and %zu", n, r.wanted,
+                                 r.choices);
         for (const std::int32_t token : r.tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= m.shape().vocab())
                 return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), m.shape().vocab() - 1);
@@ -38607,11 +38760,13 @@ public:
     /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
     /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
-        if (!done() || i >= n_texts_) return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
+        if (!done() || i >= n_texts_)
+            return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
         const std::size_t least = t.count - t.choices + 1;
         if (t.choices == 0 || n < least || n > t.count)
-            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least, t.count, n);
+            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least,
+                                 t.count, n);
         session<Shape, Kv>& s = *t.past;
         if (s.disturbed())
             return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
@@ -38681,7 +38836,8 @@ private:
             const std::size_t first = r.past->position();
             const std::size_t rows = rows_of_states(r);
             float* const after = rows == 0 ? r.past->states_after(first + 1).data() : work_->states[state];
-            work_->texts[i] = {r.past, first, row, r.tokens.size(), r.choices, wanted, r.wanted, r.past->states_after(first).data(), after, kept_of(r), r.wanted};
+            work_->texts[i] = {r.past, first, row, r.tokens.size(), r.choices, wanted, r.wanted,
+                               r.past->states_after(first).data(), after, kept_of(r), r.wanted};
             r.past->set_busy(true);
             for (const std::int32_t token : r.tokens)
                 widen(weights.embedding.data, static_cast<std::size_t>(token), model_->shape().d_model(), work_->residual[row++]);
@@ -38854,7 +39010,8 @@ template <sambay_shape Shape, class Kv>
 
 /// Reads a chunk to its end. `observe(layer, rows)` sees the residual stream after each layer.
 template <sambay_shape Shape, class Kv, class Observe>
-[[nodiscard]] status read_chunk(const model<Shape>& m, workspace<Shape, Kv>& w, const reading<Shape, Kv>& r, rows_view<float> logits, Observe&& observe) {
+[[nodiscard]] status read_chunk(const model<Shape>& m, workspace<Shape, Kv>& w, const reading<Shape, Kv>& r, rows_view<float> logits,
+                                Observe&& observe) {
     pass<Shape, Kv> p;
     if (const status ok = p.begin(m, w, {&r, 1}, logits); !ok) return ok;
     for (std::size_t seen = 0; p.advance();)
@@ -39125,10 +39282,11 @@ template <class Kv>
 }
 
 /// Calls `visit(std::byte* memory, std::size_t bytes)` for the rows of `block` that hold positions [from, to), of each plane in turn: keys,
-/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `missing` of them are not here: `skip(bytes)` is called
-/// for them. Until either returns false; returns whether none did.
+/// values, scales of keys, scales of values. A position's slot is position mod rows. The first `missing` of them are not here: `skip(bytes)` is
+/// called for them. Until either returns false; returns whether none did.
 template <class Kv, class Visit, class Skip>
-bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t missing, Visit&& visit, Skip&& skip) {
+bool each_row_piece(const head_layout& heads, const kv_block<Kv>& block, std::size_t from, std::size_t to, std::size_t missing, Visit&& visit,
+                    Skip&& skip) {
     const auto planes = [&](auto* memory, std::size_t count, std::size_t width) {
         const std::size_t row_bytes = width * sizeof *memory;
         for (std::size_t p = 0; p < count; ++p) {
@@ -39160,11 +39318,13 @@ bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Vis
     const std::size_t back = (std::min)(of.position - of.oldest, s.undo());  // that there is room for
     if (const std::size_t missing = of.states() - 1 - back; missing != 0 && !skip(missing * states.numbers() * sizeof(float))) return false;
     for (std::size_t at = of.position - back; at <= of.position; ++at)
-        if (!states.each_part(s.states_after(at).data(), [&](std::span<float> part) { return visit(reinterpret_cast<std::byte*>(part.data()), part.size_bytes()); }))
+        if (!states.each_part(s.states_after(at).data(),
+                              [&](std::span<float> part) { return visit(reinterpret_cast<std::byte*>(part.data()), part.size_bytes()); }))
             return false;
     const std::size_t rows = of.window_rows();
     for (const kv_ring<Kv>& ring : s.windows())
-        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip)) return false;
+        if (!each_row_piece(s.heads(), ring.block, of.position - rows, of.position, rows - (std::min)(rows, of.window + back), visit, skip))
+            return false;
     return true;
 }
 template <class Kv>
@@ -39284,9 +39444,11 @@ template <sambay_shape Shape, class Kv>
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
     if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
-        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want, info.position);
+        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want,
+                             info.position);
     if (info.position > s.context())
-        return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position, s.context());
+        return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position,
+                             s.context());
     return {};
 }
 
@@ -39341,7 +39503,8 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] inline status check_length(const snapshot_info& info, std::size_t have) {
     if (have < info.bytes) return snapshot_cut_off(info.bytes, have);
     if (have == info.bytes) return {};
-    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes, info.bytes, have);
+    return error::format(errc::trailing_bytes, "the saved session has %zu bytes, and others behind them: want %zu in all, have %zu", info.bytes,
+                         info.bytes, have);
 }
 
 /// Everything behind the header, the trailer included. Errors: wrong_checksum.
@@ -39390,7 +39553,8 @@ template <sambay_shape Shape, class Kv, class Get>
     };
     std::uint64_t trailer = 0;
     const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer) return snapshot_altered();
+    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer)
+        return snapshot_altered();
     if (s.disturbed()) return error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
     into.keep(info);
     return {};
@@ -39524,9 +39688,10 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
     if (s.busy()) return detail::in_use_error("session");
     if (s.position() != 0)
-        return error::format(errc::invalid_argument,
-                             "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
-                             s.position());
+        return error::format(
+            errc::invalid_argument,
+            "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
+            s.position());
     status outcome;
     std::size_t taken = 0;
     const auto get = [&](std::span<std::byte> piece) {
@@ -39586,7 +39751,9 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 }  // namespace detail
 
 /// What saved states are of, from their first 192 bytes. Errors: those of inspect_snapshot.
-[[nodiscard]] inline result<snapshot_info> inspect_states(std::span<const std::byte> bytes) { return detail::read_header(bytes, detail::states_header()); }
+[[nodiscard]] inline result<snapshot_info> inspect_states(std::span<const std::byte> bytes) {
+    return detail::read_header(bytes, detail::states_header());
+}
 
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
@@ -39594,8 +39761,8 @@ template <sambay_shape Shape, class Kv>
     return sizeof(detail::snapshot_header) + detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window}) + detail::snapshot_trailer;
 }
 
-/// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's own, or
-/// cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
+/// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's
+/// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
@@ -39603,8 +39770,8 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 }
 
 /// The session goes back to where the states were saved: a place that it has read up to or beyond, to the same bits. It cannot be taken back further
-/// then. What it has read behind that place is gone, unless it is restored from a snapshot. Checks all of the bytes, and that the session's own K/V are
-/// those that belong to them, before it changes anything.
+/// then. What it has read behind that place is gone, unless it is restored from a snapshot. Checks all of the bytes, and that the session's own K/V
+/// are those that belong to them, before it changes anything.
 /// Errors: those of restore_snapshot from memory; invalid_argument (the session has not read so far, or another text, or the same to other bits).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_states(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
@@ -39618,12 +39785,13 @@ template <sambay_shape Shape, class Kv>
     std::span<const std::byte> payload = bytes.subspan(sizeof(detail::snapshot_header));
     if (const status ok = detail::check_payload(payload); !ok) return ok;
     if (info->position > s.position())
-        return error::format(errc::invalid_argument, "saved states after %zu tokens: want a session that has read them, have one that has read %zu", info->position,
-                             s.position());
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: want a session that has read them, have one that has read %zu",
+                             info->position, s.position());
     detail::snapshot_header header;
     std::memcpy(&header, bytes.data(), sizeof header);
     if (header.keys != detail::checksum_of_keys(s, info->position))
-        return error::format(errc::invalid_argument, "saved states after %zu tokens: the session has read others, or the same to other bits", info->position);
+        return error::format(errc::invalid_argument, "saved states after %zu tokens: the session has read others, or the same to other bits",
+                             info->position);
     detail::each_state_piece(s, of, [&](std::byte* memory, std::size_t count) {
         std::memcpy(memory, payload.data(), count);
         payload = payload.subspan(count);
@@ -41688,6 +41856,37 @@ enum class split_pattern : std::uint8_t { gpt2, cl100k, qwen2, o200k };
     return o200k;
 }
 
+/// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
+template <split_pattern Pattern>
+[[nodiscard]] const char* next_piece(const char* p, const char* end);
+
+/// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
+template <split_pattern Pattern, class Sink>
+inline void for_each_piece(std::string_view text, Sink&& sink) {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+        const char* const q = next_piece<Pattern>(p, end);
+        sink(std::string_view(p, static_cast<std::size_t>(q - p)));
+        p = q;
+    }
+}
+
+/// The same with the pattern chosen at run time.
+template <class Sink>
+inline void for_each_piece(split_pattern pattern, std::string_view text, Sink&& sink) {
+    switch (pattern) {
+        case split_pattern::gpt2:
+            return for_each_piece<split_pattern::gpt2>(text, sink);
+        case split_pattern::cl100k:
+            return for_each_piece<split_pattern::cl100k>(text, sink);
+        case split_pattern::qwen2:
+            return for_each_piece<split_pattern::qwen2>(text, sink);
+        case split_pattern::o200k:
+            return for_each_piece<split_pattern::o200k>(text, sink);
+    }
+}
+
 #if PHI4FLASH_BODIES
 namespace detail {
 
@@ -41907,13 +42106,7 @@ template <int Digits>
 }
 
 }  // namespace detail
-#endif
 
-/// End of the piece that starts at p. Needs p < end; the result is > p. Any bytes are allowed: invalid ones count as U+FFFD.
-template <split_pattern Pattern>
-[[nodiscard]] const char* next_piece(const char* p, const char* end);
-
-#if PHI4FLASH_BODIES
 template <split_pattern Pattern>
 inline const char* next_piece(const char* p, const char* end) {
     if constexpr (Pattern == split_pattern::gpt2) return detail::next_gpt2(p, end);
@@ -41928,33 +42121,6 @@ template const char* next_piece<split_pattern::qwen2>(const char*, const char*);
 template const char* next_piece<split_pattern::o200k>(const char*, const char*);
 #endif
 #endif
-
-/// Calls `sink(piece)` for each piece of `text`, in order; together they are the text.
-template <split_pattern Pattern, class Sink>
-inline void for_each_piece(std::string_view text, Sink&& sink) {
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    while (p < end) {
-        const char* const q = next_piece<Pattern>(p, end);
-        sink(std::string_view(p, static_cast<std::size_t>(q - p)));
-        p = q;
-    }
-}
-
-/// The same with the pattern chosen at run time.
-template <class Sink>
-inline void for_each_piece(split_pattern pattern, std::string_view text, Sink&& sink) {
-    switch (pattern) {
-        case split_pattern::gpt2:
-            return for_each_piece<split_pattern::gpt2>(text, sink);
-        case split_pattern::cl100k:
-            return for_each_piece<split_pattern::cl100k>(text, sink);
-        case split_pattern::qwen2:
-            return for_each_piece<split_pattern::qwen2>(text, sink);
-        case split_pattern::o200k:
-            return for_each_piece<split_pattern::o200k>(text, sink);
-    }
-}
 
 PHI4FLASH_END
 
@@ -43048,7 +43214,24 @@ void walk_chat(std::span<const chat_message> messages, const chat_options& optio
     marker(options.add_generation_prompt ? "assistant" : "endoftext");
 }
 
+/// encode_chat, for content that is not parsed.
+[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                                                    std::vector<std::int32_t>& ids);
+
+}  // namespace detail
+
+/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
+
+/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
+/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
+/// in this tokenizer. `ids` is then as it was.
+PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
+                          std::vector<std::int32_t>& ids);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
     for (std::size_t i = 0; i < messages.size(); ++i) {
         const std::string_view role = messages[i].role;
@@ -43060,30 +43243,7 @@ PHI4FLASH_BODY status check_roles(std::span<const chat_message> messages) {
     }
     return {};
 }
-#endif
 
-}  // namespace detail
-
-/// Appends the prompt to `prompt`. Errors: bad_chat_message (a role that is no word); out_of_memory. `prompt` is then as it was.
-PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt);
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
-    if (status s = detail::check_roles(messages); !s) return s;
-    return detail::append_or_nothing("render a chat", prompt, [&] {
-        detail::walk_chat(
-            messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
-            [&](std::string_view content) { prompt.append(content); });
-    });
-}
-#endif
-
-namespace detail {
-
-/// encode_chat, for content that is not parsed.
-[[nodiscard]] PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                                                    std::vector<std::int32_t>& ids);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> messages, const chat_options& options,
                                       std::vector<std::int32_t>& ids) {
     status outcome;
@@ -43111,16 +43271,18 @@ PHI4FLASH_BODY status encode_messages(encoder& e, std::span<const chat_message> 
         [&](std::string_view text) { content.append(text); });
     return outcome;
 }
-#endif
 
 }  // namespace detail
 
-/// Appends the ids of the prompt to `ids`. Markers of the template are ids of added tokens; those with `rstrip` swallow the white
-/// space after them, as when a whole prompt is encoded. Errors: as render_chat; also bad_chat_message for a role without a marker
-/// in this tokenizer. `ids` is then as it was.
-PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options,
-                          std::vector<std::int32_t>& ids);
-#if PHI4FLASH_BODIES
+PHI4FLASH_BODY status render_chat(std::span<const chat_message> messages, const chat_options& options, std::string& prompt) {
+    if (status s = detail::check_roles(messages); !s) return s;
+    return detail::append_or_nothing("render a chat", prompt, [&] {
+        detail::walk_chat(
+            messages, options, [&](std::string_view name) { prompt.append("<|").append(name).append("|>"); },
+            [&](std::string_view content) { prompt.append(content); });
+    });
+}
+
 PHI4FLASH_BODY status encode_chat(encoder& e, std::span<const chat_message> messages, const chat_options& options, std::vector<std::int32_t>& ids) {
     if (status s = detail::check_roles(messages); !s) return s;
     return detail::append_or_nothing("encode a chat", ids, [&]() -> status {
@@ -43414,7 +43576,8 @@ PHI4FLASH_BODY void conversation::remember(const generation_summary& summary, st
     const bool answered = read == prompt_.size();
     if (answered) said_.turns.push_back({question_, said_.tokens.size(), {}});
 
-    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_), prompt_.begin() + static_cast<std::ptrdiff_t>(read));
+    said_.tokens.insert(said_.tokens.end(), prompt_.begin() + static_cast<std::ptrdiff_t>(missed_),
+                        prompt_.begin() + static_cast<std::ptrdiff_t>(read));
     if (answered) {
         const bool chose_end = summary.reason == stop_reason::stop_token;
         const bool last_unread = summary.unread >= 0 && !chose_end && !written.empty();
@@ -43784,7 +43947,8 @@ public:
     }
 
     /// The same, as a list.
-    static result<sampler> create(const sampling_options& options, const std::vector<bool>& allowed, const choosing_kernels& kernels = plain_choosing) {
+    static result<sampler> create(const sampling_options& options, const std::vector<bool>& allowed,
+                                  const choosing_kernels& kernels = plain_choosing) {
         return create(options, allowed.size(), [&](std::size_t id) { return static_cast<bool>(allowed[id]); }, kernels);
     }
 
@@ -44052,22 +44216,46 @@ struct draft_options {
 struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
-    std::vector<std::int32_t> stop_ids{};          ///< end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text.
+    std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. None is empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
-    const std::atomic<bool>* cancel = nullptr;     ///< may be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each
+    /// May be set by any thread; looked at between two pieces of a pass, by a scheduler before and after each.
+    const std::atomic<bool>* cancel = nullptr;
 };
+
+/// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
+/// unknown_token (a stop id that the model does not have); invalid_argument (an empty stop string, more drafts than max_drafts). @since 0.2
+[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab);
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
-/// always among the stop ids, and without any in the files `<|endoftext|>` too. Errors: out_of_memory.
+/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty are left out.
+/// Errors: out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
+
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab) {
+    if (const status ok = check_sampling(options.sampling); !ok) return ok;
+    for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
+        const std::int32_t id = options.stop_ids[i];
+        if (id < 0 || static_cast<std::size_t>(id) >= vocab)
+            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab,
+                                 static_cast<long>(id));
+    }
+    for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
+        if (options.stop_strings[i].empty())
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
+    // Without a drafter it is nobody's number.
+    if (options.drafts.from && options.drafts.most > max_drafts)
+        return error::format(errc::invalid_argument, "drafts.most: want at most %zu, have %zu", max_drafts, options.drafts.most);
+    return {};
+}
+
 PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
@@ -44080,7 +44268,8 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
         if (said.top_k) s.top_k = *said.top_k;
         if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
         options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
-        options.stop_strings = said.stop_strings;
+        for (const std::string& stop : said.stop_strings)
+            if (!stop.empty()) options.stop_strings.push_back(stop);
         if (text == nullptr) return options;
         if (const status ok = stop_at_end_of_message(options, *text); !ok) return ok.error();
         if (!said.stop_ids.empty()) return options;
@@ -44259,7 +44448,7 @@ public:
     }
 
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
-    /// sampler::create; out_of_memory.
+    /// check_generation and sampler::create; out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing);
 
@@ -44370,6 +44559,7 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
+    if (const status ok = check_generation(options, vocab); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
@@ -44530,7 +44720,7 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class generation {
 public:
-    /// `text` may be null: then events carry tokens only. Errors: those of sampler::create.
+    /// `text` may be null: then events carry tokens only. Errors: those of text_writer::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
                                      text_limits limits) {
         limits.drafts = options.drafts.from ? options.drafts.most : 0;
@@ -44540,8 +44730,9 @@ public:
     }
 
     generation(generation&& other) noexcept
-        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), drafts_(other.drafts_), here_(other.here_),
-          chosen_(std::exchange(other.chosen_, 0)), seconds_(other.seconds_), writer_(std::move(other.writer_)), pass_(std::move(other.pass_)) {}
+        : model_(other.model_), work_(other.work_), past_(std::exchange(other.past_, nullptr)), cancel_(other.cancel_), drafts_(other.drafts_),
+          here_(other.here_), chosen_(std::exchange(other.chosen_, 0)), seconds_(other.seconds_), writer_(std::move(other.writer_)),
+          pass_(std::move(other.pass_)) {}
     generation& operator=(generation&& other) noexcept {
         if (this == &other) return *this;
         release();
@@ -44629,7 +44820,8 @@ private:
 
     [[nodiscard]] status begin() {
         if (past_->position() != here_)
-            return fail(error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
+            return fail(error::format(errc::in_use,
+                                      "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
                                       here_, past_->position()));
         const text_slice slice = writer_.next(most());
         const reading<Shape, Kv> r{past_, slice.tokens, slice.wanted, slice.choices};
@@ -44715,7 +44907,7 @@ PHI4FLASH_BEGIN
 /// back (token -1); it returns false to stop, and is not called again. `text` may be null: then events carry tokens only.
 /// `on_prompt(read, total)` is told how far the prompt is, for progress bars. Allocates before it reads anything, and not again.
 /// A cancelled text is not an error; it ends within a piece of a pass, and what was under way has not happened.
-/// Errors: those of `generation::start` and of `sampler::create`; nothing was read then. not_finite after any token: damaged weights; the
+/// Errors: those of `generation::start` and of `text_writer::create`; nothing was read then. not_finite after any token: damaged weights; the
 /// session has read all tokens before it. in_use also where the sink moves this session; with another session it may use the workspace (but
 /// not between the tokens of one pass, where there are drafts), `on_prompt` may not. What a callback throws passes through: the session is
 /// then whole, and has read all tokens before the one that the sink was told of.
@@ -44742,8 +44934,9 @@ result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& p
                 const std::size_t here = past.position();
                 if (!sink(*event)) g.stop(stop_reason::sink);
                 if (past.position() != here)
-                    return error::format(errc::in_use, "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own",
-                                         here, past.position());
+                    return error::format(errc::in_use,
+                                         "the sink has moved the session of its own text from token %zu to %zu: give it a session of its own", here,
+                                         past.position());
                 break;
             }
             case event_kind::end:
@@ -44842,7 +45035,9 @@ private:
         std::span<std::uint32_t> before;  ///< a ring: the place before this one
         std::span<std::uint32_t> last;    ///< of each bucket
 
-        [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const { return static_cast<std::size_t>((key * 0x9e3779b97f4a7c15u) >> 40) & (last.size() - 1); }
+        [[nodiscard]] std::size_t bucket_of(std::uint64_t key) const {
+            return static_cast<std::size_t>((key * 0x9e3779b97f4a7c15u) >> 40) & (last.size() - 1);
+        }
         [[nodiscard]] std::size_t first(std::uint64_t key) const { return last[bucket_of(key)]; }
         [[nodiscard]] std::size_t next(std::size_t place) const { return before[place % before.size()]; }
         void add(std::size_t place, std::uint64_t key) const {
@@ -45068,7 +45263,16 @@ private:
     pass_room left_;
 };
 
+}  // namespace detail
+
+/// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
+/// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
+/// left.
+PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::size_t row_giver::give_writer(row_share& to, std::size_t n) {
     n = (std::min)({n, left_.rows, left_.logits, left_.states});
     to.rows += n;
@@ -45088,16 +45292,9 @@ PHI4FLASH_BODY std::size_t row_giver::give_reader(row_share& to, std::size_t n) 
     if (to.rows == to.prompt) --left_.logits;
     return n;
 }
-#endif
 
 }  // namespace detail
 
-/// Shares out the rows of a pass. `texts` come in the order in which they are to be served: where there is not room for all, the last ones
-/// wait. Each text that writes gets one row, prompts share `prompt_rows` of the others equally (at least one in all), and drafts get what is
-/// left.
-PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY void share_rows(std::span<row_share> texts, const pass_room& room, std::size_t prompt_rows) {
     detail::row_giver giver(room);
     std::size_t writers = 0;
@@ -45259,7 +45456,7 @@ public:
     /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
     /// first tick after its end has been told. Nothing else here takes any after `create`.
     /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
-    /// unknown_token, those of sampler::create, out_of_memory: nothing has changed then.
+    /// unknown_token, those of text_writer::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {
         if (n_requests_ == capacity())
             return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", n_requests_);
@@ -45410,8 +45607,9 @@ private:
     [[nodiscard]] bool can_go_on(slot& s) {
         if (!s.taken() || has_event(s) || s.past->busy()) return false;
         if (s.past->position() == s.here) return true;
-        fail(s, error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
-                              s.here, s.past->position()));
+        fail(s,
+             error::format(errc::in_use, "the session of this text was moved from token %zu to %zu by somebody else: give that a session of its own",
+                           s.here, s.past->position()));
         return false;
     }
 
@@ -45604,7 +45802,8 @@ public:
     status keep(const session_type& s, std::span<const std::int32_t> tokens) {
         if (!fits(s)) return wrong_shape();
         if (tokens.empty() || tokens.size() != s.position())
-            return error::format(errc::invalid_argument, "prefix cache: want the %zu tokens that the session has read, have %zu", s.position(), tokens.size());
+            return error::format(errc::invalid_argument, "prefix cache: want the %zu tokens that the session has read, have %zu", s.position(),
+                                 tokens.size());
         if (entry* const known = deepest(tokens, tokens.size()); known != nullptr && known->position == tokens.size()) {
             known->used = ++clock_;
             return {};
@@ -45629,7 +45828,8 @@ public:
         return {};
     }
 
-    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context); 0 where there is none.
+    /// How many of these tokens the deepest entry that begins them holds: all of them at most, or `most` (a session's context);
+    /// 0 where there is none.
     [[nodiscard]] std::size_t find(std::span<const std::int32_t> tokens, std::size_t most = SIZE_MAX) const {
         const entry* const found = deepest(tokens, most);
         return found == nullptr ? 0 : found->position;
@@ -45683,7 +45883,8 @@ public:
         const auto each = [&](auto&& put) {
             state_stream from(*this, e->states);
             bool more = true;
-            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)), [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
+            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)),
+                      [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
             return more;
         };
         return detail::write_states(s, weights, e->position, each, sink);
@@ -45731,8 +45932,12 @@ private:
             states = detail::states_of(s).numbers() * sizeof(float);
             row = layer_plan(s.n_layers).n_window() * kv;
         }
-        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const { return (states + (std::min)(tokens, window) * row + page - 1) / page; }
-        [[nodiscard]] constexpr std::size_t bytes_a_page() const { return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t); }
+        [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const {
+            return (states + (std::min)(tokens, window) * row + page - 1) / page;
+        }
+        [[nodiscard]] constexpr std::size_t bytes_a_page() const {
+            return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
+        }
         [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
     };
     /// The memory of a chain of pages, one after the other.
@@ -45763,7 +45968,8 @@ private:
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());
-        if (budget < least) return error::format(errc::invalid_argument, "prefix cache: want a budget of at least %zu bytes, have %zu", least, budget);
+        if (budget < least)
+            return error::format(errc::invalid_argument, "prefix cache: want a budget of at least %zu bytes, have %zu", least, budget);
         return {};
     }
     static status wrong_shape() { return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape"); }
@@ -45939,8 +46145,9 @@ template <sambay_shape Shape, class Kv>
 /// the end of a document. (What does not fit into the cache is not kept.) Returns the logits after the last token.
 /// Errors: those of `prefill` and of prefix_cache::restore. Of those that are known before the first chunk is read nothing has changed then.
 template <sambay_shape Shape, class Kv, class Continue = always_continue>
-result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, prefix_cache<Shape, Kv>& cache,
-                                              std::span<const std::int32_t> prompt, std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
+result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
+                                              prefix_cache<Shape, Kv>& cache, std::span<const std::int32_t> prompt,
+                                              std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());
@@ -45997,15 +46204,16 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more that can
-    /// be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, drafter or cache refuse: more
+    /// that can be taken back than there is room for, a chunk of no tokens, K/V of a type that is left out. (A context of 0 is a plan without
+    /// sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;
         const auto within = [](std::size_t n, std::size_t most) { return n != 0 && n <= most; };
         if (!is_complete(shape) || options.context > max_extent || options.undo > options.context || !within(options.chunk, 65536) ||
             !within(options.states, options.chunk) || !within(options.logits, options.chunk) || options.remembered > ngram_drafter::most_tokens ||
-            options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
+            options.drafts > max_drafts || options.cached_texts > 65536 || !is_compiled(kv_format_of<Kv>))
             return plan;
         const auto e = extents<any_sambay>::of(shape);
         detail::weights_meter meter(options.weights);
@@ -46018,8 +46226,9 @@ struct memory_plan {
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
         if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
         if (options.cached_texts != 0)
-            plan.prefix_cache = round_up(
-                phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)), block_alignment);
+            plan.prefix_cache =
+                round_up(phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)),
+                         block_alignment);
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;
@@ -46059,31 +46268,6 @@ namespace detail {
 /// The path that a name of UTF-8 says.
 [[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
-    std::string text;
-    char32_t high = 0;
-    for (const auto unit : path.native()) {
-        if constexpr (sizeof unit == 1) {
-            text.push_back(static_cast<char>(unit));
-        } else {
-            char32_t c = static_cast<char16_t>(unit);
-            if (c >= 0xd800 && c < 0xdc00) {
-                high = c;
-                continue;
-            }
-            if (c >= 0xdc00 && c < 0xe000) c = high == 0 ? U'?' : 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
-            high = 0;
-            const std::size_t tail = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-            constexpr unsigned char lead[] = {0x00, 0xc0, 0xe0, 0xf0};
-            text.push_back(static_cast<char>(lead[tail] | (c >> (6 * tail))));
-            for (std::size_t i = tail; i > 0; --i) text.push_back(static_cast<char>(0x80 | ((c >> (6 * (i - 1))) & 0x3f)));
-        }
-    }
-    return text;
-}
-#endif
-
 }  // namespace detail
 #endif
 
@@ -46117,6 +46301,35 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+namespace detail {
+
+PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
+    std::string text;
+    char32_t high = 0;
+    for (const auto unit : path.native()) {
+        if constexpr (sizeof unit == 1) {
+            text.push_back(static_cast<char>(unit));
+        } else {
+            char32_t c = static_cast<char16_t>(unit);
+            if (c >= 0xd800 && c < 0xdc00) {
+                high = c;
+                continue;
+            }
+            if (c >= 0xdc00 && c < 0xe000) c = high == 0 ? U'?' : 0x10000 + ((high - 0xd800) << 10) + (c - 0xdc00);
+            high = 0;
+            const std::size_t tail = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+            constexpr unsigned char lead[] = {0x00, 0xc0, 0xe0, 0xf0};
+            text.push_back(static_cast<char>(lead[tail] | (c >> (6 * tail))));
+            for (std::size_t i = tail; i > 0; --i) text.push_back(static_cast<char>(0x80 | ((c >> (6 * (i - 1))) & 0x3f)));
+        }
+    }
+    return text;
+}
+
+}  // namespace detail
+#endif
+
 PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;
@@ -46145,6 +46358,7 @@ template <class Tell>
     return {};
 }
 [[nodiscard]] PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads = {});
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_weights(std::span<const tensor_view> tensors, executor_ref threads) {
     return check_weights(tensors, threads, [](std::uint64_t, std::uint64_t) {});
@@ -47089,7 +47303,73 @@ private:
     std::size_t at_ = 0;
     std::vector<std::uint64_t> offsets_;
 };
+
+}  // namespace detail
+
+/// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
+/// leaves its views valid. Reading from several threads is safe.
+class gguf {
+public:
+    gguf() = default;
+    gguf(gguf&&) = default;
+    gguf& operator=(gguf&&) = default;
+
+    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
+    /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
+    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
+    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
+    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
+    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
+
+    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
+    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
+    /// Of the tensors in the file.
+    [[nodiscard]] std::size_t alignment() const { return alignment_; }
+
+    [[nodiscard]] const gguf_value* value(std::string_view key) const {
+        const auto place = std::lower_bound(values_.begin(), values_.end(), key,
+                                            [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
+        return place != values_.end() && place->key == key ? &*place : nullptr;
+    }
+    [[nodiscard]] const gguf_tensor* tensor(std::string_view name) const {
+        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                            [](const gguf_tensor& t, std::string_view wanted) { return t.name < wanted; });
+        return place != tensors_.end() && place->name == name ? &*place : nullptr;
+    }
+
+private:
+    std::vector<gguf_value> values_;
+    std::vector<gguf_tensor> tensors_;
+    std::size_t alignment_ = gguf_default_alignment;
+};
+
+namespace detail {
+/// Looks at the f16 numbers `offset` bytes into each of the blocks.
+[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
+                                                 std::size_t offset, std::size_t n);
+
+}  // namespace detail
+
+/// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves
+/// it alone. Errors: not_finite, naming the tensor and the block.
+[[nodiscard]] inline status check_scales(const gguf_tensor& t) {
+    return detail::check_scales(t.name, t.data, t.bytes, t.format->block_bytes, t.format->scale_offset, t.format->n_scales);
+}
+/// The same of a packed tensor, blocks of eight rows.
+[[nodiscard]] inline status check_scales(const tensor_view& t) {
+    if (!is_packed(t.type)) return {};
+    return detail::check_scales(t.name, t.data, t.bytes, matrix_bytes(t.type, packed_rows, packed_cols), 0, packed_rows);
+}
+/// The same of every tensor of a file without a layout of its own.
+[[nodiscard]] inline status check_scales(const gguf& file) {
+    for (const gguf_tensor& t : file.tensors())
+        if (const status ok = check_scales(t); !ok) return ok;
+    return {};
+}
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
@@ -47330,52 +47610,7 @@ PHI4FLASH_BODY status gguf_parser::read() {
     if (const status ok = place_tensors(); !ok) return ok;
     return check_names();
 }
-#endif
 
-}  // namespace detail
-
-/// Metadata and tensors of one file, each sorted by name. Points into the bytes it was read from, which must outlive it; moving it
-/// leaves its views valid. Reading from several threads is safe.
-class gguf {
-public:
-    gguf() = default;
-    gguf(gguf&&) = default;
-    gguf& operator=(gguf&&) = default;
-
-    /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
-    /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
-    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
-    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
-    static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
-
-    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
-    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
-    /// Of the tensors in the file.
-    [[nodiscard]] std::size_t alignment() const { return alignment_; }
-
-    [[nodiscard]] const gguf_value* value(std::string_view key) const {
-        const auto place = std::lower_bound(values_.begin(), values_.end(), key,
-                                            [](const gguf_value& v, std::string_view wanted) { return v.key < wanted; });
-        return place != values_.end() && place->key == key ? &*place : nullptr;
-    }
-    [[nodiscard]] const gguf_tensor* tensor(std::string_view name) const {
-        const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                            [](const gguf_tensor& t, std::string_view wanted) { return t.name < wanted; });
-        return place != tensors_.end() && place->name == name ? &*place : nullptr;
-    }
-
-private:
-    std::vector<gguf_value> values_;
-    std::vector<gguf_tensor> tensors_;
-    std::size_t alignment_ = gguf_default_alignment;
-};
-
-namespace detail {
-/// Looks at the f16 numbers `offset` bytes into each of the blocks.
-[[nodiscard]] PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block,
-                                                 std::size_t offset, std::size_t n);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data, std::size_t bytes, std::size_t block, std::size_t offset,
                                    std::size_t n) {
     for (std::size_t at = 0; at + block <= bytes; at += block) {
@@ -47389,28 +47624,9 @@ PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data,
     }
     return {};
 }
-#endif
 
 }  // namespace detail
 
-/// Whether the scales of a quantized tensor, row-major as ggml stores it, are finite. Reads all of it, which is why `parse` leaves
-/// it alone. Errors: not_finite, naming the tensor and the block.
-[[nodiscard]] inline status check_scales(const gguf_tensor& t) {
-    return detail::check_scales(t.name, t.data, t.bytes, t.format->block_bytes, t.format->scale_offset, t.format->n_scales);
-}
-/// The same of a packed tensor, blocks of eight rows.
-[[nodiscard]] inline status check_scales(const tensor_view& t) {
-    if (!is_packed(t.type)) return {};
-    return detail::check_scales(t.name, t.data, t.bytes, matrix_bytes(t.type, packed_rows, packed_cols), 0, packed_rows);
-}
-/// The same of every tensor of a file without a layout of its own.
-[[nodiscard]] inline status check_scales(const gguf& file) {
-    for (const gguf_tensor& t : file.tensors())
-        if (const status ok = check_scales(t); !ok) return ok;
-    return {};
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
     return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
         detail::gguf_parser parser(file, limits);
@@ -47545,45 +47761,6 @@ template <class T>
 void append_number(std::string& to, T x) {
     to.append(reinterpret_cast<const char*>(&x), sizeof x);
 }
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
-    constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
-    const printable name(spec.name);
-    const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
-    if (spec.name.empty() || spec.name.size() > most_name || !ascii)
-        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(),
-                             most_name);
-    const ggml_format* const format = find_ggml_format(static_cast<std::uint32_t>(spec.type));
-    if (format == nullptr)
-        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(),
-                             static_cast<unsigned>(spec.type));
-    if (spec.shape.size() > tensor_view::max_rank)
-        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(),
-                             tensor_view::max_rank, spec.shape.size());
-    const std::size_t cols = spec.shape.empty() ? 1 : spec.shape.back();
-    if (cols % format->block_length != 0)
-        return error::format(errc::partial_block,
-                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block", name.c_str(), cols,
-                             static_cast<unsigned>(format->block_length), format->name);
-    std::uint64_t bytes = cols / format->block_length;
-    bool fits = bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / format->block_bytes;
-    bytes = fits ? bytes * format->block_bytes : 0;
-    for (std::size_t i = 0; i + 1 < spec.shape.size(); ++i) {
-        fits = fits && (spec.shape[i] == 0 || bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / spec.shape[i]);
-        bytes = fits ? bytes * spec.shape[i] : 0;
-    }
-    if (fits) return bytes;
-    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space",
-                         name.c_str());
-}
-
-PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
-    std::sort(names.begin(), names.end());
-    const auto twice = std::adjacent_find(names.begin(), names.end());
-    if (twice == names.end()) return {};
-    return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
-}
-#endif
 
 }  // namespace detail
 
@@ -47630,6 +47807,48 @@ template <class Produce>
 #endif
 
 #if PHI4FLASH_BODIES
+namespace detail {
+
+PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+    constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
+    const printable name(spec.name);
+    const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+    if (spec.name.empty() || spec.name.size() > most_name || !ascii)
+        return error::format(errc::invalid_argument, "tensor '%s': want a name of 1 to %zu bytes of printable ASCII", name.c_str(),
+                             most_name);
+    const ggml_format* const format = find_ggml_format(static_cast<std::uint32_t>(spec.type));
+    if (format == nullptr)
+        return error::format(errc::unknown_dtype, "tensor '%s': the type number %u is not known", name.c_str(),
+                             static_cast<unsigned>(spec.type));
+    if (spec.shape.size() > tensor_view::max_rank)
+        return error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents, have %zu", name.c_str(),
+                             tensor_view::max_rank, spec.shape.size());
+    const std::size_t cols = spec.shape.empty() ? 1 : spec.shape.back();
+    if (cols % format->block_length != 0)
+        return error::format(errc::partial_block,
+                             "tensor '%s': its rows have %zu elements, want a multiple of the %u of a %s block", name.c_str(), cols,
+                             static_cast<unsigned>(format->block_length), format->name);
+    std::uint64_t bytes = cols / format->block_length;
+    bool fits = bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / format->block_bytes;
+    bytes = fits ? bytes * format->block_bytes : 0;
+    for (std::size_t i = 0; i + 1 < spec.shape.size(); ++i) {
+        fits = fits && (spec.shape[i] == 0 || bytes <= static_cast<std::uint64_t>(PTRDIFF_MAX) / spec.shape[i]);
+        bytes = fits ? bytes * spec.shape[i] : 0;
+    }
+    if (fits) return bytes;
+    return error::format(errc::size_overflow, "tensor '%s': the product of its extents does not fit the address space",
+                         name.c_str());
+}
+
+PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice == names.end()) return {};
+    return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
+}
+
+}  // namespace detail
+
 PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
     append([&] {
         begin(key, gguf_type::string);
@@ -47939,7 +48158,13 @@ namespace detail {
 /// Codes: wrong_file_kind, file_incomplete.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
 
+}  // namespace detail
+#endif
+
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_FILES
+namespace detail {
+
 PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
@@ -47977,12 +48202,10 @@ PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& pa
                          : wanted == file_kind::safetensors ? "weights"
                                                             : "a JSON object");
 }
-#endif
 
 }  // namespace detail
 #endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
@@ -48054,7 +48277,15 @@ PHI4FLASH_BODY void decode_q4_k(const std::byte* p, float* out);
 /// half of 128 numbers has 64 bytes of the first and 32 of the second.
 PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out);
 
+}  // namespace detail
+
+/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types
+/// that are not weights.
+[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void decode_q4_0(const std::byte* p, float* out) {
     const float d = half_at(p);
     for (std::size_t i = 0; i < 16; ++i) {
@@ -48105,14 +48336,9 @@ PHI4FLASH_BODY void decode_q6_k(const std::byte* p, float* out) {
         }
     }
 }
-#endif
 
 }  // namespace detail
 
-/// Decodes `n` elements of a weight type, a multiple of its block length, to out [n]. The blocks need no alignment. False for types that are not weights.
-[[nodiscard]] PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out);
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool decode_ggml(ggml_type type, const std::byte* blocks, std::size_t n, float* out) {
     const ggml_format& format = format_of(type);
     if (!format.is_weight) return false;
@@ -48245,7 +48471,8 @@ struct file_bytes {
 }
 
 /// The bytes from `offset` on, all that there are or `wanted`, of a file of `size`.
-[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset, std::uint64_t wanted) {
+[[nodiscard]] inline result<std::uint64_t> part_of_file(const std::filesystem::path& path, std::uint64_t size, std::uint64_t offset,
+                                                        std::uint64_t wanted) {
     const std::uint64_t left = offset <= size ? size - offset : 0;
     if (offset > size || (wanted != UINT64_MAX && wanted > left))
         return error::format(errc::file_incomplete, "%s: want %llu bytes from byte %llu on, have a file of %llu", printable(path).c_str(),
@@ -48291,8 +48518,8 @@ struct scoped_handle {
     void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
     if (section == nullptr) return last_system_error(path, "cannot be mapped");
     const scoped_handle mapping(section);
-    const void* const data =
-        MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32), static_cast<unsigned long>(place & 0xffffffffu), before + count);
+    const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
+                                           static_cast<unsigned long>(place & 0xffffffffu), before + count);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
     return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
 }
@@ -48354,7 +48581,8 @@ struct scoped_descriptor {
 }
 
 /// Fills `place` with what the file has from `offset` on.
-[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place, progress_ref tell) {
+[[nodiscard]] inline status read_into(const std::filesystem::path& path, int fd, std::uint64_t offset, std::span<std::byte> place,
+                                      progress_ref tell) {
     constexpr std::size_t most = std::size_t{32} << 20;
     for (std::size_t at = 0; at < place.size();) {
         const auto n = ::pread(fd, place.data() + at, (std::min)(place.size() - at, most), static_cast<off_t>(offset + at));
@@ -48520,29 +48748,6 @@ namespace detail {
 }
 }  // namespace detail
 
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
-}
-
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
-    return detail::or_out_of_memory("open a file", [&] {
-        const auto path = detail::from_utf8(part.name);
-        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
-    });
-}
-
-PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
-                                             const mapping_options& options, progress_ref tell) {
-    if (!bytes) return bytes.error();
-    mapped_file file;
-    file.file_ = *bytes;
-    if (options.populate)
-        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
-    return file;
-}
-#endif
-
 namespace detail {
 [[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
     return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
@@ -48576,7 +48781,29 @@ namespace detail {
 /// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
 /// file_too_large above `max_bytes`, before memory is taken.
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
+}
+
+PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+    return detail::or_out_of_memory("open a file", [&] {
+        const auto path = detail::from_utf8(part.name);
+        return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
+    });
+}
+
+PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+                                             const mapping_options& options, progress_ref tell) {
+    if (!bytes) return bytes.error();
+    mapped_file file;
+    file.file_ = *bytes;
+    if (options.populate)
+        if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
+    return file;
+}
+
 PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
@@ -48889,6 +49116,7 @@ struct packed_want {
 
 /// Errors: unsupported_model (a key asks for what the model does not do), unknown_key.
 [[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;
@@ -49057,6 +49285,21 @@ static_assert(sizeof(q8_block) == packed_rows * format_of(ggml_type::q8_0).block
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::q4_0).block_bytes);
 static_assert(sizeof(q4_block) == packed_rows * format_of(ggml_type::iq4_nl).block_bytes);
 
+template <class T>
+result<std::span<const T>> packed_model::array(std::string_view name) const {
+    constexpr ggml_type want = ggml_table_type<T>();
+    const gguf_tensor* const t = find_array(name);
+    if (t == nullptr)
+        return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
+    if (t->format->type != want)
+        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
+                             t->format->name);
+    if (t->bytes % sizeof(T) != 0)
+        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
+                             printable(t->name).c_str(), sizeof(T), t->bytes);
+    return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
+}
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
@@ -49101,24 +49344,7 @@ PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name
     std::memcpy(full + packed_array_prefix.size(), name.data(), name.size());
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
-#endif
 
-template <class T>
-result<std::span<const T>> packed_model::array(std::string_view name) const {
-    constexpr ggml_type want = ggml_table_type<T>();
-    const gguf_tensor* const t = find_array(name);
-    if (t == nullptr)
-        return error::format(errc::missing_tensor, "tensor '%s%s' is missing", packed_array_prefix.data(), printable(name).c_str());
-    if (t->format->type != want)
-        return error::format(errc::wrong_dtype, "tensor '%s': want %s, have %s", printable(t->name).c_str(), format_of(want).name,
-                             t->format->name);
-    if (t->bytes % sizeof(T) != 0)
-        return error::format(errc::wrong_shape, "tensor '%s': want elements of %zu bytes, have %zu bytes",
-                             printable(t->name).c_str(), sizeof(T), t->bytes);
-    return std::span<const T>(reinterpret_cast<const T*>(t->data), t->bytes / sizeof(T));
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)
@@ -49127,12 +49353,13 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping, const config_options& options,
-                                                       progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
+                                                       const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
+                                                       progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
@@ -49291,7 +49518,21 @@ PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& 
 
 /// Tokens and merges of the customary keys; added tokens too, unless the file has a table of them.
 [[nodiscard]] PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_builder& builder);
+
+}  // namespace detail
+
+/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
+/// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
+
+/// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
+/// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
+/// bad_vocabulary, bad_merge, out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void describe_added_tokens(const tokenizer& t, packed_tokenizer& p) {
     p.added_begins.push_back(0);
     for (const added_token& a : t.added_tokens()) {
@@ -49408,14 +49649,9 @@ PHI4FLASH_BODY status read_token_strings(const packed_model& model, tokenizer_bu
     }
     return {};
 }
-#endif
 
 }  // namespace detail
 
-/// Describes a tokenizer for a model with `rows` rows of embedding; ids without a string are marked unused. Points into the
-/// tokenizer, which must stay in place until the file is written. Errors: out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, std::size_t rows) {
     return detail::or_out_of_memory("describe a tokenizer", [&]() -> result<packed_tokenizer> {
         packed_tokenizer p;
@@ -49445,13 +49681,7 @@ PHI4FLASH_BODY result<packed_tokenizer> describe_tokenizer(const tokenizer& t, s
         return p;
     });
 }
-#endif
 
-/// The tokenizer of a file: from its tables in milliseconds, else from its strings; it does not point into the file. Errors:
-/// missing_key, wrong_value_type, unsupported_tokenizer (another kind or split pattern), missing_tensor, wrong_dtype, wrong_shape,
-/// bad_vocabulary, bad_merge, out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
     return detail::or_out_of_memory("read a tokenizer", [&]() -> result<tokenizer> {
         tokenizer_builder builder;
@@ -49523,6 +49753,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
 /// The weights first, in their order, then the tables.
 [[nodiscard]] PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors,
                                                                          std::span<const packed_array> arrays);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
@@ -49663,8 +49894,8 @@ template <tensor_source Source, class Out, class Tell>
         });
         for (const packed_tensor& t : tensors)
             if (is_packed(t.type) && !is_compiled(t.type))
-                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_HAS_WEIGHTS_%s=0)", t.name.c_str(),
-                                     name_of(t.type), name_of(t.type));
+                return error::format(errc::wrong_dtype, "tensor %s as %s: this program was compiled without it (PHI4FLASH_HAS_WEIGHTS_%s=0)",
+                                     t.name.c_str(), name_of(t.type), name_of(t.type));
         std::uint64_t done = 0;
         const auto advance = [&](std::size_t bytes) {
             done += bytes;
@@ -50090,7 +50321,12 @@ namespace detail {
 /// A whole number from low to high. Errors: json_wrong_type, and `out_of_range` for any other number.
 [[nodiscard]] PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high,
                                                               errc out_of_range);
+
+}  // namespace detail
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
@@ -50116,11 +50352,9 @@ PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const c
     return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
                          describe(value).c_str());
 }
-#endif
 
 }  // namespace detail
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
     std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
@@ -50472,6 +50706,7 @@ private:
 };
 
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text);
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY std::size_t config_reader::extent(const char* key) {
     if (const json_value* const value = find(key)) return extent(key, *value);
@@ -50584,7 +50819,18 @@ PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers);
 PHI4FLASH_BODY void read_model_type(config_reader& in);
 
 PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
+
+}  // namespace detail
+
+/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
+/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
+/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
+/// json_bad_number (layer_norm_eps), out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY std::size_t window_reader::read() {
     const json_value* const value = in_.find(key);
     if (value == nullptr || !value->is_array()) return in_.extent(key);
@@ -50667,16 +50913,9 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
     }
     return s;
 }
-#endif
 
 }  // namespace detail
 
-/// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
-/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
-/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
-/// json_bad_number (layer_norm_eps), out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);
@@ -50723,7 +50962,20 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 [[nodiscard]] inline bool is_unsupported(const config_key& key, const json_value& value) {
     return key.rule == key_rule::wants && !asks_for_nothing(value) && !is_wanted(value, key.want);
 }
+
+}  // namespace detail
+
+/// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
+/// key: json_*, not_finite; out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
+
+/// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
+/// their classes begin with: those say nothing. Errors: the same. @since 0.2
+[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
@@ -50752,14 +51004,9 @@ PHI4FLASH_BODY result<generation_config> read_generation(const json_value& docum
     if (!in.outcome()) return in.outcome().error();
     return config;
 }
-#endif
 
 }  // namespace detail
 
-/// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
-/// key: json_*, not_finite; out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
@@ -50774,12 +51021,7 @@ PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view
         return config;
     });
 }
-#endif
 
-/// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
-/// their classes begin with: those say nothing. Errors: the same. @since 0.2
-[[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
@@ -50963,8 +51205,8 @@ PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
         if (file.starts_with("adapter_"))
             return say(errc::file_not_found, "%s: %s is an adapter: merge it into its model first (merge_and_unload() of peft) and save that", file);
         if (file.find("-of-") != std::string::npos)
-            return say(errc::file_not_found, "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too",
-                       file);
+            return say(errc::file_not_found,
+                       "%s: shards such as %s, but no model.safetensors.index.json, which says what is in which: download it too", file);
     }
     if (!tables.empty()) return say(errc::file_not_found, "%s: want model.safetensors, have %s: rename it if these are the weights", tables.front());
     if (const auto torch = names_ending(folder, {".bin", ".pt", ".pth", ".ckpt"}); !torch.empty())
@@ -51101,7 +51343,44 @@ private:
     std::uint64_t offset_[2] = {};
     std::size_t offsets_ = 0;
 };
+
+}  // namespace detail
+
+/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
+/// leaves its views valid.
+class safetensors {
+public:
+    safetensors() = default;
+    safetensors(safetensors&&) = default;
+    safetensors& operator=(safetensors&&) = default;
+
+    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
+    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
+    static result<safetensors> parse(std::span<const std::byte> file);
+
+    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
+
+    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
+        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
+                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
+        return place != entries_.end() && place->name == name ? &*place : nullptr;
+    }
+
+private:
+    static result<std::string_view> header_of(std::span<const std::byte> file);
+    status check_cover(std::span<const std::byte> data);
+
+    std::vector<char> names_;
+    std::vector<safetensors_entry> entries_;
+};
+
+#endif
+
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_HAS_JSON
+namespace detail {
+
 PHI4FLASH_BODY const char* safetensors_events::wanted() const {
     if (place_ == place::outside) return "an object of tensors";
     if (place_ == place::header) return "an object";
@@ -51227,40 +51506,9 @@ PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     entries.push_back(entry_);
     return true;
 }
-#endif
 
 }  // namespace detail
 
-/// The tensors of one file, sorted by name. Points into the bytes it was read from, which must outlive it; moving it
-/// leaves its views valid.
-class safetensors {
-public:
-    safetensors() = default;
-    safetensors(safetensors&&) = default;
-    safetensors& operator=(safetensors&&) = default;
-
-    /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
-    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
-    /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
-    static result<safetensors> parse(std::span<const std::byte> file);
-
-    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
-
-    [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
-        const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
-                                            [](const safetensors_entry& e, std::string_view wanted) { return e.name < wanted; });
-        return place != entries_.end() && place->name == name ? &*place : nullptr;
-    }
-
-private:
-    static result<std::string_view> header_of(std::span<const std::byte> file);
-    status check_cover(std::span<const std::byte> data);
-
-    std::vector<char> names_;
-    std::vector<safetensors_entry> entries_;
-};
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
@@ -51324,10 +51572,8 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
         return table;
     });
 }
-#endif  // PHI4FLASH_HAS_JSON
 #endif
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
@@ -51358,8 +51604,9 @@ public:
     /// shards that model.safetensors.index.json names. Tensors that lie at an odd place of their file are copied. Errors, each naming
     /// the path of the file or the folder: those of mapped_file::open, read_hf_config, read_generation_config, read_checkpoint_index
     /// and safetensors::parse; wrong_dtype; duplicate_name (across shards); index_mismatch (index and shards disagree); out_of_memory
-    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be (io/file/file_kind.hpp,
-    /// io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights; cancelled where it stops that.
+    /// (for the copies, or anything else). wrong_file_kind and file_incomplete where a file or the folder is not what it should be
+    /// (io/file/file_kind.hpp, io/huggingface/model_folder.hpp). `tell` hears how far it is where `mapping` makes it read all weights;
+    /// cancelled where it stops that.
     static result<checkpoint> open(const std::filesystem::path& folder, const config_options& options = {}, const mapping_options& mapping = {},
                                    progress_ref tell = {});
 #endif
@@ -51691,6 +51938,7 @@ struct repack_plan {
 private:
     static result<repack_plan> make(const packed_model& from);
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY bool level_eight_rows(const std::byte* rows, std::size_t row_bytes, std::size_t groups, std::byte* out) {
     constexpr std::size_t bytes = format_of(ggml_type::iq4_nl).block_bytes;
@@ -51973,6 +52221,7 @@ private:
 
     std::vector<json_fact> facts_;
 };
+
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)
@@ -52216,7 +52465,19 @@ private:
     bool seen_vocabulary_ = false, seen_merges_ = false, seen_added_ = false;
 };
 
+}  // namespace detail
+
+/// The largest tokenizer.json that is read.
+inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
+
+/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
+/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
+/// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
+PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
     if (list_ == list::vocabulary) {
         key_.swap(k);
@@ -52389,18 +52650,9 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
     return true;
 }
-#endif
 
 }  // namespace detail
 
-/// The largest tokenizer.json that is read.
-inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
-
-/// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
-/// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the place; unsupported_tokenizer with the name of what is not supported;
-/// bad_vocabulary; bad_merge; out_of_memory.
-PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
     return detail::or_out_of_memory("read a tokenizer.json", [&]() -> result<tokenizer> {
         if (json.size() > max_tokenizer_json_bytes)
@@ -52433,19 +52685,7 @@ PHI4FLASH_BEGIN
 /// Builds a tokenizer from a tokenizer.json, or from the one in a folder. Errors, naming the file: those of read_file and
 /// tokenizer_from_json.
 [[nodiscard]] PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path);
-#if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
-    return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
-        std::error_code ignored;
-        const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
-        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
-        if (!json) return json.error();
-        auto text = tokenizer_from_json(*json);
-        if (!text) return text.error().in(printable(file).c_str());
-        return text;
-    });
-}
-#endif
+
 #endif
 
 /// How to open a model.
@@ -52556,6 +52796,20 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+#if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
+PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+    return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
+        std::error_code ignored;
+        const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
+        const auto json = detail::read_json_text(file, max_tokenizer_json_bytes);
+        if (!json) return json.error();
+        auto text = tokenizer_from_json(*json);
+        if (!text) return text.error().in(printable(file).c_str());
+        return text;
+    });
+}
+#endif
+
 #if PHI4FLASH_FILES
 PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
@@ -52648,7 +52902,8 @@ PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
     });
 }
 
-PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell) {
+PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
+                                                            progress_ref tell) {
     if (!file) return file.error();
     model_files made;
     made.path_ = from;
@@ -52721,7 +52976,41 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec);
 
 [[nodiscard]] PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end);
+
+}  // namespace detail
+
+/// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
+/// header_too_large; out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs);
+
+/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
+/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
+/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
+/// `produce`.
+template <class Produce>
+[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
+                                       Produce&& produce) {
+    const auto plan = plan_safetensors(specs);
+    if (!plan) return plan.error();
+    auto file = file_writer::create(path);
+    if (!file) return file.error();
+    const std::uint64_t length = plan->header.size();
+    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
+    if (const status ok = file->write(plan->header); !ok) return ok;
+    for (const std::size_t i : plan->order) {
+        safetensors_sink sink(*file);
+        if (const status ok = produce(i, sink); !ok) return ok;
+        if (sink.written() != plan->bytes[i])
+            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
+                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
+                                 static_cast<unsigned long long>(sink.written()));
+    }
+    return file->commit();
+}
+
 #if PHI4FLASH_BODIES
+namespace detail {
+
 PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)
         if (c < 0x20 || c > 0x7e)
@@ -52757,40 +53046,9 @@ PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint6
     for (std::size_t i = 0; i < spec.shape.size(); ++i) text += (i == 0 ? "" : ",") + std::to_string(spec.shape[i]);
     return text + "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
-#endif
 
 }  // namespace detail
 
-/// Errors, each naming the tensor: invalid_argument, unknown_dtype, rank_too_high, size_overflow, duplicate_name,
-/// header_too_large; out_of_memory.
-[[nodiscard]] PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs);
-
-/// Writes a file, whole or not at all. `produce(i, sink)` returns a status and writes the data of `specs[i]` to the
-/// safetensors_sink in as many pieces as it likes; it is called once a tensor, wide element types first. Errors: those of
-/// plan_safetensors, size_mismatch (naming the tensor that got too many or too few bytes), file_unwritable, and those of
-/// `produce`.
-template <class Produce>
-[[nodiscard]] status write_safetensors(const std::filesystem::path& path, std::span<const safetensors_spec> specs,
-                                       Produce&& produce) {
-    const auto plan = plan_safetensors(specs);
-    if (!plan) return plan.error();
-    auto file = file_writer::create(path);
-    if (!file) return file.error();
-    const std::uint64_t length = plan->header.size();
-    if (const status ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
-    if (const status ok = file->write(plan->header); !ok) return ok;
-    for (const std::size_t i : plan->order) {
-        safetensors_sink sink(*file);
-        if (const status ok = produce(i, sink); !ok) return ok;
-        if (sink.written() != plan->bytes[i])
-            return error::format(errc::size_mismatch, "tensor '%s': its shape wants %llu bytes, %llu were written",
-                                 printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan->bytes[i]),
-                                 static_cast<unsigned long long>(sink.written()));
-    }
-    return file->commit();
-}
-
-#if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
     return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
         safetensors_plan plan;

@@ -44,6 +44,7 @@ static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .chunk = 
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .logits = 0}).total() == 0);
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = p4::max_extent + 1}).total() == 0);
 static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .remembered = p4::ngram_drafter::most_tokens + 1}).total() == 0);
+static_assert(p4::memory_plan::of(p4::phi4_mini_flash, {.context = 64, .drafts = p4::max_drafts + 1}).total() == 0);
 
 }  // namespace
 

@@ -42,6 +42,11 @@ BANNED_WORDS = [
 # Writing to standard output belongs to examples/cli/output.cpp, which notices where it fails.
 UNCHECKED_OUTPUT = re.compile(r"\bstd::(cout|printf|puts|putchar|print|println)\b|\bstdout\b|\bSTDOUT_FILENO\b")
 
+# What holds vectors is a function that is inlined by force: a lambda may be left where it is, and what it captures goes through memory.
+VECTOR_FUNCTION = re.compile(r"PHI4FLASH_VECTOR_INLINE[^;{]*\{")
+LAMBDA = re.compile(r"\[[&=]?\]\s*\(")
+LANES_ARE_LOOPS = {"simd/vocabulary_scalar-inl.hpp", "simd/lane_integers-inl.hpp"}
+
 
 def strip(line):
     """The code of a line, without its // comment and the text of its string literals."""
@@ -57,6 +62,8 @@ def check_header(name, text, complain):
         complain(1, "the first line must be #pragma once")
     if inline and "#pragma once" in text:
         complain(1, "a -inl.hpp file is compiled once per target and must not have #pragma once")
+    if inline and name not in LANES_ARE_LOOPS:
+        check_vectors(text, complain)
     if not any(line.startswith("//") for line in lines[:3]):
         complain(1, "the first lines must say in a comment what the file is")
     for number, line in enumerate(lines, 1):
@@ -70,6 +77,16 @@ def check_header(name, text, complain):
                 complain(number, f"'{pattern.search(code).group().strip()}': the library never {what}")
         if re.match(r"\s*namespace\s*\{", code):
             complain(number, "no anonymous namespaces in headers; use namespace detail")
+
+
+def check_vectors(text, complain):
+    for found in VECTOR_FUNCTION.finditer(text):
+        end, depth = found.end(), 1
+        while depth and end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        for line in LAMBDA.finditer(text, found.end(), end):
+            complain(text.count("\n", 0, line.start()) + 1, "a lambda in a function of vectors: make it one of PHI4FLASH_VECTOR_INLINE")
 
 
 def check_include(name, folder, inline, mark, target, complain):

@@ -110,7 +110,8 @@ PHI4FLASH_API uint32_t phi4flash_default_concurrency(void);
 /* ---- what the host may bring --------------------------------------------------------------------------------------------------- */
 
 /* Memory of the host's. Both are called by any thread that calls the library; `allocate` returns NULL where there is none. `alignment` is a power
- * of two, 64 at most. `release` must not throw. Copied when a handle is made; `user` and what it points to must live until the last handle that was made with it is gone. */
+ * of two, 64 at most. `release` must not throw. Copied when a handle is made; `user` and what it points to must live until the last handle that was
+ * made with it is gone. */
 typedef struct phi4flash_allocator {
     uint32_t size;
     uint32_t reserved;
@@ -152,7 +153,8 @@ typedef struct phi4flash_file {
     const void* data;                   /* memory that the host keeps, unchanged, as long as the model lives; NULL: the reader reads */
     uint64_t bytes;                     /* of the file */
     void* user;
-    /* Puts `bytes` bytes from `offset` on to `into`, and returns 0; anything else ends the opening with PHI4FLASH_HOST_FAILED. Not called after that. */
+    /* Puts `bytes` bytes from `offset` on to `into`, and returns 0; anything else ends the opening with PHI4FLASH_HOST_FAILED.
+     * Not called after that. */
     int32_t (*read)(void* user, uint64_t offset, void* into, size_t bytes);
 } phi4flash_file;
 
@@ -227,7 +229,8 @@ typedef struct phi4flash_tokenizer_info {
 } phi4flash_tokenizer_info;
 
 /* Fills in *info. Any thread. */
-PHI4FLASH_API phi4flash_code phi4flash_tokenizer_get_info(const phi4flash_tokenizer* tokenizer, phi4flash_tokenizer_info* info, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_tokenizer_get_info(const phi4flash_tokenizer* tokenizer, phi4flash_tokenizer_info* info,
+                                                          phi4flash_error* error);
 /* The bytes of a token, which need not be whole characters and are NOT terminated; valid as long as the tokenizer. Errors: PHI4FLASH_UNKNOWN_TOKEN
  * for ids without a string. */
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_get_bytes(const phi4flash_tokenizer* tokenizer, int32_t token, const char** bytes, size_t* length,
@@ -238,11 +241,12 @@ enum {
     PHI4FLASH_MARKERS_ARE_TOKENS = 1    /* it is the token: for prompts that a program makes */
 };
 
-/* Text to ids. Writes *count ids; if `capacity` is less than that, none, and PHI4FLASH_BUFFER_TOO_SMALL. `ids` may be NULL where capacity is 0. Invalid
- * UTF-8 counts as U+FFFD. */
+/* Text to ids. Writes *count ids; if `capacity` is less than that, none, and PHI4FLASH_BUFFER_TOO_SMALL. `ids` may be NULL where capacity is 0.
+ * Invalid UTF-8 counts as U+FFFD. */
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_encode(const phi4flash_tokenizer* tokenizer, const char* text, size_t length, uint32_t markers,
                                                         int32_t* ids, size_t capacity, size_t* count, phi4flash_error* error);
-/* Ids to text, with special tokens left out if skip_special is 1. Writes *length bytes and a NUL, for which there must be room: capacity > *length. */
+/* Ids to text, with special tokens left out if skip_special is 1. Writes *length bytes and a NUL, for which there must be room:
+ * capacity > *length. */
 PHI4FLASH_API phi4flash_code phi4flash_tokenizer_decode(const phi4flash_tokenizer* tokenizer, const int32_t* ids, size_t count, uint32_t skip_special,
                                                         char* text, size_t capacity, size_t* length, phi4flash_error* error);
 
@@ -271,13 +275,14 @@ typedef struct phi4flash_chat_options {
     uint32_t markers;                   /* in contents: PHI4FLASH_MARKERS_* */
 } phi4flash_chat_options;
 
-/* Messages to the ids of a prompt. `options` may be NULL. As phi4flash_tokenizer_encode. Errors: also PHI4FLASH_BAD_CHAT_MESSAGE (a role without a marker). */
-PHI4FLASH_API phi4flash_code phi4flash_tokenizer_encode_chat(const phi4flash_tokenizer* tokenizer, const phi4flash_chat_message* messages, size_t n_messages,
-                                                             const phi4flash_chat_options* options, int32_t* ids, size_t capacity, size_t* count,
-                                                             phi4flash_error* error);
+/* Messages to the ids of a prompt. `options` may be NULL. As phi4flash_tokenizer_encode. Errors: also PHI4FLASH_BAD_CHAT_MESSAGE (a role
+ * without a marker). */
+PHI4FLASH_API phi4flash_code phi4flash_tokenizer_encode_chat(const phi4flash_tokenizer* tokenizer, const phi4flash_chat_message* messages,
+                                                             size_t n_messages, const phi4flash_chat_options* options, int32_t* ids, size_t capacity,
+                                                             size_t* count, phi4flash_error* error);
 /* The same as text, for reading. As phi4flash_tokenizer_decode. */
-PHI4FLASH_API phi4flash_code phi4flash_render_chat(const phi4flash_chat_message* messages, size_t n_messages, const phi4flash_chat_options* options, char* text,
-                                                   size_t capacity, size_t* length, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_render_chat(const phi4flash_chat_message* messages, size_t n_messages, const phi4flash_chat_options* options,
+                                                   char* text, size_t capacity, size_t* length, phi4flash_error* error);
 
 /* ---- sessions: the state of one text ---------------------------------------------------------------------------------------------- */
 
@@ -316,7 +321,8 @@ PHI4FLASH_API phi4flash_code phi4flash_session_get_bytes(const phi4flash_model* 
 /* A session that has read nothing. `options` may not be NULL. Errors: PHI4FLASH_OUT_OF_MEMORY. */
 PHI4FLASH_API phi4flash_code phi4flash_session_create(phi4flash_model* model, const phi4flash_session_options* options, phi4flash_session** out,
                                                       phi4flash_error* error);
-/* A new session that has read what `session` has: for another answer to the same text. `options` may be NULL: context, undo and allocator of the first. */
+/* A new session that has read what `session` has: for another answer to the same text. `options` may be NULL: context, undo and allocator of the
+ * first. */
 PHI4FLASH_API phi4flash_code phi4flash_session_fork(phi4flash_session* session, const phi4flash_session_options* options, phi4flash_session** out,
                                                     phi4flash_error* error);
 /* A text that is being generated in it keeps it until its end. */
@@ -339,18 +345,20 @@ PHI4FLASH_API phi4flash_code phi4flash_session_read(phi4flash_session* session, 
 #define PHI4FLASH_ALL_UNDO UINT64_MAX /* keep as many tokens to take back as the session has */
 
 /* Bytes of a snapshot of the session as it is now, with at most `undo` tokens to take back afterwards. */
-PHI4FLASH_API phi4flash_code phi4flash_session_get_snapshot_bytes(const phi4flash_session* session, uint64_t undo, uint64_t* bytes, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_session_get_snapshot_bytes(const phi4flash_session* session, uint64_t undo, uint64_t* bytes,
+                                                                  phi4flash_error* error);
 /* Into memory: *written bytes. Errors: PHI4FLASH_BUFFER_TOO_SMALL. */
 PHI4FLASH_API phi4flash_code phi4flash_session_save(phi4flash_session* session, uint64_t undo, void* memory, size_t capacity, size_t* written,
                                                     phi4flash_error* error);
 /* Piece by piece: write(user, data, bytes) returns 0, or anything else to stop (PHI4FLASH_HOST_FAILED). Takes no memory. */
 PHI4FLASH_API phi4flash_code phi4flash_session_save_to(phi4flash_session* session, uint64_t undo,
-                                                       int32_t (*write)(void* user, const void* data, size_t bytes), void* user, phi4flash_error* error);
+                                                       int32_t (*write)(void* user, const void* data, size_t bytes), void* user,
+                                                       phi4flash_error* error);
 /* The session becomes the one that was saved. All is checked before anything changes. */
 PHI4FLASH_API phi4flash_code phi4flash_session_restore(phi4flash_session* session, const void* snapshot, size_t bytes, phi4flash_error* error);
 /* Piece by piece, into a session that has read nothing: read(user, into, bytes) fills all of it and returns 0. */
-PHI4FLASH_API phi4flash_code phi4flash_session_restore_from(phi4flash_session* session, int32_t (*read)(void* user, void* into, size_t bytes), void* user,
-                                                            phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_session_restore_from(phi4flash_session* session, int32_t (*read)(void* user, void* into, size_t bytes),
+                                                            void* user, phi4flash_error* error);
 
 /* What a snapshot is of. */
 typedef struct phi4flash_snapshot_info {
@@ -407,7 +415,8 @@ PHI4FLASH_API phi4flash_code phi4flash_workspace_create(phi4flash_model* model, 
 /* Generations and schedulers that use it keep it; its threads end with it. */
 PHI4FLASH_API void phi4flash_workspace_destroy(phi4flash_workspace* workspace);
 /* Fills in *info. */
-PHI4FLASH_API phi4flash_code phi4flash_workspace_get_info(const phi4flash_workspace* workspace, phi4flash_workspace_info* info, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_workspace_get_info(const phi4flash_workspace* workspace, phi4flash_workspace_info* info,
+                                                          phi4flash_error* error);
 
 /* ---- generation: one text at a time ----------------------------------------------------------------------------------------------- */
 
@@ -435,8 +444,8 @@ typedef struct phi4flash_generation_options {
     uint32_t keep_special;              /* 1: special tokens are part of the text */
     uint32_t prompt_only;               /* 1: reads the prompt, and ends */
     uint32_t max_prompt;                /* tokens of the longest prompt, memory for which is taken at once; 0: taken when a text is started */
-    uint32_t max_drafts;                /* tokens guessed from the text so far and read at once, 1 to 31; the workspace needs states, logits and chunk of
-                                           one more. Takes some 16 bytes a token of the session's context when a text is started. 0: none */
+    uint32_t max_drafts;                /* tokens guessed from the text so far and read at once, 1 to 31; the workspace needs states, logits and
+                                           chunk of one more. Takes some 16 bytes a token of the session's context when a text is started. 0: none */
     uint32_t drafts_always;             /* 0: as many as pay by measured time; 1: all that are made, so that passes do not depend on time */
 } phi4flash_generation_options;
 
@@ -474,22 +483,24 @@ typedef struct phi4flash_event {
 } phi4flash_event;
 
 /* What the model's files say of sampling and length, and the model card where they are silent. */
-PHI4FLASH_API phi4flash_code phi4flash_generation_get_defaults(const phi4flash_model* model, phi4flash_generation_options* options, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_generation_get_defaults(const phi4flash_model* model, phi4flash_generation_options* options,
+                                                               phi4flash_error* error);
 /* `tokenizer` may be NULL: then there is no text, only tokens, and no stop string. `options` may be NULL: the model's defaults. Everything is copied.
  * One generation makes one text after the other. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer,
-                                                         const phi4flash_generation_options* options, phi4flash_generation** out, phi4flash_error* error);
+                                                         const phi4flash_generation_options* options, phi4flash_generation** out,
+                                                         phi4flash_error* error);
 /* A text that is under way is dropped; its session is whole. */
 PHI4FLASH_API void phi4flash_generation_destroy(phi4flash_generation* generation);
 /* Begins a text: `prompt` is read into the session, which may have read something before. The text before, if it has not ended, is dropped. Computes
  * nothing yet. Errors: PHI4FLASH_CONTEXT_FULL, PHI4FLASH_UNKNOWN_TOKEN, PHI4FLASH_IN_USE: the session has not changed, and a text before goes on. */
-PHI4FLASH_API phi4flash_code phi4flash_generation_start(phi4flash_generation* generation, phi4flash_session* session, const int32_t* prompt, size_t count,
-                                                        phi4flash_error* error);
-/* Computes until something happens, or the budget is used up (PHI4FLASH_EVENT_NONE); `budget` may be NULL. While a pass is under way, which is only after
- * such an event, or while accepted drafts are told, session and workspace are PHI4FLASH_IN_USE for others. After the end, or before a start:
+PHI4FLASH_API phi4flash_code phi4flash_generation_start(phi4flash_generation* generation, phi4flash_session* session, const int32_t* prompt,
+                                                        size_t count, phi4flash_error* error);
+/* Computes until something happens, or the budget is used up (PHI4FLASH_EVENT_NONE); `budget` may be NULL. While a pass is under way, which is only
+ * after such an event, or while accepted drafts are told, session and workspace are PHI4FLASH_IN_USE for others. After the end, or before a start:
  * PHI4FLASH_EVENT_NONE.
- * Errors: PHI4FLASH_NOT_FINITE and PHI4FLASH_IN_USE (somebody else moved the session) end the text; PHI4FLASH_IN_USE (somebody else has the workspace),
- * PHI4FLASH_HOST_EXCEPTION do not: call again. */
+ * Errors: PHI4FLASH_NOT_FINITE and PHI4FLASH_IN_USE (somebody else moved the session) end the text; PHI4FLASH_IN_USE (somebody else has the
+ * workspace), PHI4FLASH_HOST_EXCEPTION do not: call again. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_advance(phi4flash_generation* generation, const phi4flash_budget* budget, phi4flash_event* event,
                                                           phi4flash_error* error);
 /* The text ends within a piece of work, with an event that says so. Any thread, any time, also while another thread advances it. */
@@ -508,7 +519,8 @@ typedef struct phi4flash_generation_info {
 } phi4flash_generation_info;
 
 /* Fills in *info. */
-PHI4FLASH_API phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generation, phi4flash_generation_info* info, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_generation_get_info(const phi4flash_generation* generation, phi4flash_generation_info* info,
+                                                           phi4flash_error* error);
 
 /* ---- scheduler: many texts in the same passes, so that they share one read of the weights ---------------------------------------------- */
 
@@ -529,17 +541,21 @@ enum {
 
 /* The workspace's `states` and `logits` are how many texts can be written at once. `tokenizer` and `options` may be NULL. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* workspace, phi4flash_tokenizer* tokenizer,
-                                                        const phi4flash_scheduler_options* options, phi4flash_scheduler** out, phi4flash_error* error);
+                                                        const phi4flash_scheduler_options* options, phi4flash_scheduler** out,
+                                                        phi4flash_error* error);
 /* Drops what is under way; every session is whole. */
 PHI4FLASH_API void phi4flash_scheduler_destroy(phi4flash_scheduler* scheduler);
-/* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults. As
- * many drafts are read at once as the session has `undo`, at most. */
-PHI4FLASH_API phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt, size_t count,
-                                                        const phi4flash_generation_options* options, uint64_t* request, phi4flash_error* error);
-/* Goes on with a pass, or begins one. *outcome is PHI4FLASH_TICK_*. What fails for one request is told as its end. `budget` may be NULL: a whole pass. */
+/* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults.
+ * As many drafts are read at once as the session has `undo`, at most. */
+PHI4FLASH_API phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt,
+                                                        size_t count, const phi4flash_generation_options* options, uint64_t* request,
+                                                        phi4flash_error* error);
+/* Goes on with a pass, or begins one. *outcome is PHI4FLASH_TICK_*. What fails for one request is told as its end. `budget` may be NULL: a whole
+ * pass. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_tick(phi4flash_scheduler* scheduler, const phi4flash_budget* budget, uint32_t* outcome,
                                                       phi4flash_error* error);
-/* What happened, one after the other; PHI4FLASH_EVENT_NONE when there is no more to tell. A request with something to tell does not go on before it is told. */
+/* What happened, one after the other; PHI4FLASH_EVENT_NONE when there is no more to tell. A request with something to tell does not go on before it
+ * is told. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_next_event(phi4flash_scheduler* scheduler, phi4flash_event* event, phi4flash_error* error);
 /* The next thing that is told of this request is its end. Errors: PHI4FLASH_INVALID_ARGUMENT where there is no such request (any more). */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_cancel(phi4flash_scheduler* scheduler, uint64_t request, phi4flash_error* error);
@@ -555,7 +571,8 @@ typedef struct phi4flash_scheduler_info {
 } phi4flash_scheduler_info;
 
 /* Fills in *info. */
-PHI4FLASH_API phi4flash_code phi4flash_scheduler_get_info(const phi4flash_scheduler* scheduler, phi4flash_scheduler_info* info, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_scheduler_get_info(const phi4flash_scheduler* scheduler, phi4flash_scheduler_info* info,
+                                                          phi4flash_error* error);
 
 /* ---- prefix cache: what has been read before need not be read again ------------------------------------------------------------------ */
 
@@ -585,19 +602,20 @@ PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_create(phi4flash_model* mode
 /* Sessions that were restored from it are copies and stay. */
 PHI4FLASH_API void phi4flash_prefix_cache_destroy(phi4flash_prefix_cache* cache);
 /* Keeps what the session has read; `tokens` are all of it. Texts that were not used for longest make room. */
-PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_keep(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens, size_t count,
-                                                         phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_keep(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens,
+                                                         size_t count, phi4flash_error* error);
 /* How many of these tokens the deepest text that begins them holds. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_find(phi4flash_prefix_cache* cache, const int32_t* tokens, size_t count, size_t* found,
                                                          phi4flash_error* error);
 /* The session becomes that text, or empty where there is none; *read of the tokens need not be read any more. A prompt's last token must be read for
  * an answer: leave it out of `count`. */
-PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_restore(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens, size_t count,
-                                                            size_t* read, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_restore(phi4flash_prefix_cache* cache, phi4flash_session* session, const int32_t* tokens,
+                                                            size_t count, size_t* read, phi4flash_error* error);
 /* Forgets all texts; keeps its memory. */
 PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_clear(phi4flash_prefix_cache* cache, phi4flash_error* error);
 /* Fills in *info. */
-PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_get_info(const phi4flash_prefix_cache* cache, phi4flash_prefix_cache_info* info, phi4flash_error* error);
+PHI4FLASH_API phi4flash_code phi4flash_prefix_cache_get_info(const phi4flash_prefix_cache* cache, phi4flash_prefix_cache_info* info,
+                                                             phi4flash_error* error);
 
 #ifdef __cplusplus
 } /* extern "C" */

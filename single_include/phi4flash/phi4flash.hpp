@@ -46204,9 +46204,9 @@ struct memory_plan {
     std::size_t snapshot = 0;
     std::size_t sessions = 1;
 
-    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, text, drafter or cache refuse:
-    /// more that can be taken back than there is room for, a chunk of no tokens, more drafts than max_drafts, K/V of a type that is left out. (A
-    /// context of 0 is a plan without sessions' K/V.)
+    /// Of a shape, with K/V of type Kv. All zero for a shape that check_shape refuses, and for what session, workspace, text, drafter or cache
+    /// refuse: more that can be taken back than there is room for, a chunk of no tokens, more drafts than max_drafts, K/V of a type that is left
+    /// out. (A context of 0 is a plan without sessions' K/V.)
     template <class Kv = bf16>
     [[nodiscard]] static constexpr memory_plan of(const sambay_shape& shape, const memory_options& options) {
         memory_plan plan;

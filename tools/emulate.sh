@@ -4,7 +4,7 @@
 #   tools/emulate.sh TARGET|all [--suite[=AREA,...]] [--get] [--installed] [-- OPTION OF doctest ...]
 #
 #   TARGET        aarch64, aarch64-sve, armhf, riscv64, ppc64le, i386, wasm, mingw, or s390x, which is big-endian and must be refused
-#   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: kernels and layers), or of those named alone; without it the
+#   --suite       the tests of core, text, io, kernels, layers, model and generate (wasm: without io), or of those named alone; without it the
 #                 bundled model's greedy texts, which are the same everywhere
 #   --get         only installs what the target takes
 #   --installed   installs nothing: exit code 77 where compiler or emulator are absent
@@ -57,13 +57,14 @@ describe() {
             compiler=i686-linux-gnu-g++
             flags=(-msse2 -mfpmath=sse)
             machines=("qemu-i386-static -cpu max")
+            if [ "$(uname -m)" = x86_64 ] && [ -e /proc/sys/abi/vsyscall32 ]; then packages=("${packages[@]:1}") machines=(env); fi # the kernel runs it
             ;;
         wasm)
             packages=(clang-19 lld-19 libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 wasi-libc nodejs)
             compiler=clang++-19
             flags=(--target=wasm32-wasi -msimd128 -fno-exceptions -fno-rtti -DPHI4FLASH_FILES=0 -DPHI4FLASH_THREADS=0 -D_WASI_EMULATED_SIGNAL
                 -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS -DDOCTEST_CONFIG_NO_POSIX_SIGNALS -DDOCTEST_CONFIG_NO_MULTITHREADING)
-            areas=(kernels layers)
+            areas=(core text kernels layers model generate)
             link=(-lwasi-emulated-signal -Wl,--stack-first,-z,stack-size=1048576)
             machines=("node --no-warnings tools/wasi.mjs")
             ;;
@@ -122,15 +123,33 @@ find_headers() {
     done
 }
 
+# Files of tests that are compiled together, as the preset `release` has them: most of the time goes into what all include.
+unite() { # unite FILE...: prints what to compile instead
+    local source unit n=0 area last=
+    rm -f "$folder"/unit-*.new
+    for source in "$@"; do
+        case $source in */packed/pack_test.cpp) echo "$source"; continue ;; esac
+        area=${source#tests/} area=${area%%/*}
+        [ "$area" = "$last" ] || n=0
+        last=$area unit=$folder/unit-$area-$((n / 8)).cpp n=$((n + 1))
+        [ -e "$unit.new" ] || echo "$unit"
+        echo "#include <${source#tests/}>" >> "$unit.new"
+    done
+    for unit in "$folder"/unit-*.new; do
+        [ ! -e "$unit" ] || if cmp -s "$unit" "${unit%.new}"; then rm "$unit"; else mv "$unit" "${unit%.new}"; fi
+    done
+}
+
 compile() { # compile SOURCE, unless nothing was changed
     local object=$folder/$(echo "${1%.cpp}" | tr / -).o command
     case $1 in # as CMake has it: tests quickly compiled, but for one that wants products fused with sums
         */packed/pack_test.cpp | src/*) command="$compile -O2" ;;
         *) command="$compile -O1" ;;
     esac
-    command+=" ${PHI4FLASH_EMULATE_FLAGS:-} -c $1 -o $object"
+    command+=" ${PHI4FLASH_EMULATE_FLAGS:-} -MMD -MF $object.needs -c $1 -o $object"
+    # What it was made of is all there, and older.
     if [ -e "$object" ] && [ "$(cat "$object.command" 2> /dev/null)" = "$command" ] &&
-        [ -z "$(find include "$1" tests -newer "$object" -name '*pp' -type f | head -n 1)" ]; then return; fi
+        [ -z "$(find $(sed 's/^[^:]*://; s/\\$//' "$object.needs") -newer "$object" 2>&1 | head -n 1)" ]; then return; fi
     rm -f "$object.command"
     $command || { echo "emulate: $1 does not compile" >&2; return 1; }
     echo "$command" > "$object.command"
@@ -140,17 +159,17 @@ export -f compile
 run_target() {
     local name=$1 level=greedy without=() sources=(src/kernels.cpp src/library.cpp tests/main.cpp) program machine failed=0 started=$SECONDS
     describe "$name"
+    folder=build/emulate/$name
+    mkdir -p "$folder"
     if [ "$suite" = 1 ]; then
         level=suite
         [ "${#named[@]}" = 0 ] || areas=("${named[@]}")
         # qemu heeds no limit of address space, and moves no pages.
         case ${machines[0]:-} in qemu*) without=("--test-case-exclude=*a thread that the system refuses*,*pages that are there already*") ;; esac
-        mapfile -t -O 3 sources < <(find "${areas[@]/#/tests/}" -name '*_test.cpp' | sort)
+        mapfile -t -O 3 sources < <(unite $(find "${areas[@]/#/tests/}" -name '*_test.cpp' | sort))
     else
         sources+=(tests/bundled/greedy_text_test.cpp)
     fi
-    folder=build/emulate/$name
-    mkdir -p "$folder"
     compile="$compiler -std=c++20 -Wall -Wextra ${flags[*]} -DPHI4FLASH_SIMD_HIGHWAY=1 -DPHI4FLASH_HAS_JSON=1 -DPHI4FLASH_COMPILE_ONCE=1
         -DPHI4FLASH_TEST_DATA=\"tests/data\" -DPHI4FLASH_TEST_MODELS=\"models\" -Iinclude -Itests -isystem $headers"
     export folder compile
@@ -171,7 +190,8 @@ run_target() {
     echo "emulate: $name: compiled in $((SECONDS - started)) s"
     for machine in "${machines[@]}"; do
         started=$SECONDS
-        if $machine "$program" --no-version "${without[@]}" "${options[@]}"; then
+        TIMEFORMAT="emulate: $name: %U s of processor time"
+        if time $machine "$program" --no-version "${without[@]}" "${options[@]}"; then
             echo "emulate: $name: well on '$machine' in $((SECONDS - started)) s"
         else
             echo "emulate: $name: FAILED on '$machine' after $((SECONDS - started)) s" >&2

@@ -3,8 +3,8 @@
 
 #if PHI4FLASH_HAS_JSON
 #include <doctest/doctest.h>
+#include <support/whole_file.hpp>
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -36,12 +36,8 @@ constexpr const char* folder = PHI4FLASH_TEST_MODELS "/tiny-arithmetic";
 auto open_bundled() { return p4::model_files::open(std::filesystem::path(folder)); }
 #else
 std::string bytes_of(const char* name) {
-    std::string bytes;
-    std::FILE* file = std::fopen((std::string(folder) + "/" + name).c_str(), "rb");
-    REQUIRE_MESSAGE(file, name);
-    char piece[4096];
-    while (const std::size_t n = std::fread(piece, 1, sizeof piece, file)) bytes.append(piece, n);
-    std::fclose(file);
+    std::string bytes = phi4flash_test::whole_file(std::string(folder) + "/" + name);
+    REQUIRE_MESSAGE(!bytes.empty(), name);
     return bytes;
 }
 auto open_bundled() {

@@ -3,6 +3,7 @@
 #include <phi4flash/core/processors.hpp>
 #include <phi4flash/core/thread_pool.hpp>
 
+#if PHI4FLASH_THREADS
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -141,4 +142,5 @@ TEST_CASE("processors: a system without /proc is asked by a call") {
         CHECK(p4::detail::concurrency_of_linux("/no/such/place") == 1);
     }).join();
 }
+#endif
 #endif

@@ -1,6 +1,7 @@
 /// A pool that cannot be had is an error value: no memory at any place, and a system that refuses threads.
 #include <phi4flash/core/thread_pool.hpp>
 
+#if PHI4FLASH_THREADS
 #include <doctest/doctest.h>
 
 #include <string>
@@ -58,5 +59,6 @@ TEST_CASE("thread_pool: a thread that the system refuses is an error value") {
     CHECK(WIFEXITED(how));
     CHECK(WEXITSTATUS(how) == 0);
 }
+#endif
 #endif
 #endif

@@ -19,7 +19,7 @@ inline constexpr p4::sampling_options greedy{.temperature = 0.0f};
 /// A golden model and a session on it.
 struct fixture {
     explicit fixture(std::size_t context = 256, p4::workspace_options how = {.chunk = 8}, const char* name = "f32-8l")
-        : files(*p4::checkpoint::open(golden::folder_of(name))), m(*p4::model<>::bind(files)),
+        : files(*golden::open(name)), m(*p4::model<>::bind(files)),
           past(*p4::session<p4::any_sambay, float>::create(m, context)), w(*p4::workspace<p4::any_sambay, float>::create(m, how)) {}
 
     p4::checkpoint files;
@@ -61,7 +61,7 @@ inline p4::tokenizer small_tokenizer() {
 }
 
 inline const golden::prompt& first_prompt() {
-    static const golden::prompt p = golden::read_prompts(golden::folder_of("f32-8l")).front();
+    static const golden::prompt p = golden::read_prompts("f32-8l").front();
     return p;
 }
 

@@ -355,7 +355,7 @@ TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused"
     check_refused(p4::prefill_cached(f.m, back, f.work, moved, text), p4::errc::in_use, "workspace is in use");
     p.end();
     CHECK(f.saved(back) == saved);
-    const auto other_files = p4::checkpoint::open(golden::folder_of("bf16-12l-sharded"));
+    const auto other_files = golden::open("bf16-12l-sharded");
     REQUIRE(other_files);
     const auto other = p4::model<>::bind(*other_files);
     REQUIRE(other);

@@ -2,14 +2,16 @@
 /// Golden checkpoints: small SambaY models with logits, residual streams and greedy continuations computed in float64 by an
 /// implementation that is not ours.
 #include <phi4flash/io/huggingface/checkpoint.hpp>
-#include <phi4flash/io/file/mapped_file.hpp>
 #include <phi4flash/io/safetensors/safetensors.hpp>
+
+#include <support/whole_file.hpp>
 
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,15 +21,40 @@ namespace golden {
 namespace p4 = phi4flash;
 
 /// Where a golden checkpoint lies: with the tests, or in the shared folder that PHI4FLASH_SHARED names. Empty: not here.
-inline std::filesystem::path folder_of(const std::string& name) {
-    std::filesystem::path folder = std::filesystem::path(PHI4FLASH_TEST_DATA) / "golden" / name;
-    if (std::filesystem::exists(folder)) return folder;
-    if (const char* shared = std::getenv("PHI4FLASH_SHARED")) {
-        folder = std::filesystem::path(shared) / "golden" / name;
-        if (std::filesystem::exists(folder)) return folder;
+inline std::string place_of(const std::string& name) {
+    const char* const shared = std::getenv("PHI4FLASH_SHARED");
+    for (const char* const root : {PHI4FLASH_TEST_DATA, shared}) {
+        if (root == nullptr) continue;
+        const std::string folder = std::string(root) + "/golden/" + name;
+        if (std::FILE* const file = std::fopen((folder + "/config.json").c_str(), "rb")) {
+            std::fclose(file);
+            return folder;
+        }
     }
     return {};
 }
+
+#if PHI4FLASH_FILES
+inline std::filesystem::path folder_of(const std::string& name) { return place_of(name); }
+
+inline p4::result<p4::checkpoint> open(const std::string& name) { return p4::checkpoint::open(folder_of(name)); }
+#else
+/// From memory, which is kept to the end of the program.
+inline p4::result<p4::checkpoint> open(const std::string& name) {
+    static std::map<std::string, std::vector<std::string>> all;
+    std::vector<std::string>& files = all[name];
+    const std::string folder = place_of(name) + "/";
+    if (files.empty()) {
+        for (const char* const file : {"model.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}) {
+            std::string bytes = phi4flash_test::whole_file(folder + file);
+            if (!bytes.empty()) files.push_back(std::move(bytes));
+        }
+    }
+    std::vector<std::span<const std::byte>> weights;
+    for (const std::string& file : files) weights.push_back(std::as_bytes(std::span(file)));
+    return p4::checkpoint::from_memory(phi4flash_test::whole_file(folder + "config.json"), weights);
+}
+#endif
 
 struct prompt {
     std::vector<std::int32_t> tokens;
@@ -37,10 +64,9 @@ struct prompt {
 };
 
 /// All prompts of golden.safetensors.
-inline std::vector<prompt> read_prompts(const std::filesystem::path& folder) {
-    const auto file = p4::mapped_file::open(folder / "golden.safetensors");
-    REQUIRE(file);
-    const auto tensors = p4::safetensors::parse(file->bytes());
+inline std::vector<prompt> read_prompts(const std::string& name) {
+    const std::string file = phi4flash_test::whole_file(place_of(name) + "/golden.safetensors");
+    const auto tensors = p4::safetensors::parse(std::as_bytes(std::span(file)));
     REQUIRE(tensors);
     const auto floats = [&](const std::string& name) {
         const p4::safetensors_entry* t = tensors->find(name);

@@ -72,16 +72,15 @@ struct run {
 
 template <p4::sambay_shape Shape>
 void check_against_golden(const std::string& name) {
-    const std::filesystem::path folder = golden::folder_of(name);
-    if (folder.empty()) {
+    if (golden::place_of(name).empty()) {
         MESSAGE("skipped: set PHI4FLASH_SHARED to check " << name);
         return;
     }
-    const auto checkpoint = p4::checkpoint::open(folder);
+    const auto checkpoint = golden::open(name);
     REQUIRE_MESSAGE(checkpoint, checkpoint.error().message());
     const auto bound = p4::model<Shape>::bind(*checkpoint);
     REQUIRE_MESSAGE(bound, bound.error().message());
-    const std::vector<golden::prompt> prompts = golden::read_prompts(folder);
+    const std::vector<golden::prompt> prompts = golden::read_prompts(name);
     for (const p4::kernel_target& target : p4::kernel_targets()) {
         if (!target.request()) continue;
         const p4::kernel_table& kernels = *target.kernels;
@@ -119,14 +118,13 @@ TEST_CASE("logits and greedy text equal the golden ones: f16, run-time extents")
 TEST_CASE("logits and greedy text equal the golden ones: f16, static extents") { check_against_golden<f16_8l>("f16-8l-wide"); }
 
 TEST_CASE("the residual stream equals the golden one after every layer") {
-    const std::filesystem::path folder = golden::folder_of("f32-8l");
-    const auto checkpoint = p4::checkpoint::open(folder);
+    const auto checkpoint = golden::open("f32-8l");
     REQUIRE_MESSAGE(checkpoint, checkpoint.error().message());
     const auto bound = p4::model<>::bind(*checkpoint);
     REQUIRE(bound);
     const std::size_t d_model = bound->shape().d_model();
     const std::size_t vocab = bound->shape().vocab();
-    for (const golden::prompt& p : golden::read_prompts(folder)) {
+    for (const golden::prompt& p : golden::read_prompts("f32-8l")) {
         auto past = *p4::session<p4::any_sambay, float>::create(*bound, p.tokens.size());
         auto work = *p4::workspace<p4::any_sambay, float>::create(*bound);
         std::vector<float> out(p.tokens.size() * vocab);

@@ -86,7 +86,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     auto small = *fixture<p4::bf16>::session::create(f.m, 1);
     check_refused(begin({{&small, two_tokens}}), p4::errc::context_full, "room for 1");
 
-    const auto other_files = p4::checkpoint::open(golden::folder_of("bf16-12l-sharded"));
+    const auto other_files = golden::open("bf16-12l-sharded");
     REQUIRE(other_files);
     const auto other = p4::model<>::bind(*other_files);
     REQUIRE(other);

@@ -14,7 +14,7 @@ namespace {
 using span = std::span<const std::int32_t>;
 
 struct busy_fixture {
-    p4::checkpoint files = *p4::checkpoint::open(golden::folder_of("f32-8l"));
+    p4::checkpoint files = *golden::open("f32-8l");
     p4::model<> m = *p4::model<>::bind(files);
     p4::session<> past = *p4::session<>::create(m, 64);
     p4::session<> other = *p4::session<>::create(m, 64);

@@ -46,7 +46,7 @@ void check_copy(const p4::model<>& m) {
 }  // namespace
 
 TEST_CASE("model/session: a copy goes on as the original does") {
-    const auto files = p4::checkpoint::open(golden::folder_of("f32-8l"));
+    const auto files = golden::open("f32-8l");
     REQUIRE(files);
     const auto m = p4::model<>::bind(*files);
     REQUIRE(m);
@@ -56,8 +56,8 @@ TEST_CASE("model/session: a copy goes on as the original does") {
 }
 
 TEST_CASE("model/session: only a session of the same model is copied") {
-    const auto files = p4::checkpoint::open(golden::folder_of("f32-8l"));
-    const auto others = p4::checkpoint::open(golden::folder_of("bf16-12l-sharded"));
+    const auto files = golden::open("f32-8l");
+    const auto others = golden::open("bf16-12l-sharded");
     REQUIRE(files);
     REQUIRE(others);
     const auto m = p4::model<>::bind(*files);
@@ -74,7 +74,7 @@ TEST_CASE("model/session: only a session of the same model is copied") {
 }
 
 TEST_CASE("model/session: K/V of long texts lie in huge pages, where there are any") {
-    const auto files = p4::checkpoint::open(golden::folder_of("f32-8l"));
+    const auto files = golden::open("f32-8l");
     REQUIRE(files);
     const auto m = p4::model<>::bind(*files);
     REQUIRE(m);

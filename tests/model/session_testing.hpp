@@ -55,7 +55,7 @@ struct fixture {
     workspace work;
 
     explicit fixture(const p4::workspace_options& options = {.chunk = 16, .states = 16}, const char* name = "f32-8l")
-        : files(*p4::checkpoint::open(golden::folder_of(name))), work(*workspace::create(m, options)) {}
+        : files(*golden::open(name)), work(*workspace::create(m, options)) {}
 
     [[nodiscard]] session make(std::size_t undo = 0, std::size_t context = 96) const {
         return *session::create(m, {.context = context, .undo = undo});

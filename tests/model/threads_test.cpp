@@ -4,6 +4,7 @@
 #include <phi4flash/core/thread_pool.hpp>
 #include <phi4flash/model/forward.hpp>
 
+#if PHI4FLASH_THREADS
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -130,13 +131,12 @@ TEST_CASE("a pool of too many threads is refused") {
 }
 
 TEST_CASE("logits are the same bits on any number of threads, token by token and in chunks") {
-    const std::filesystem::path folder = golden::folder_of("bf16-12l-sharded");
-    const auto checkpoint = p4::checkpoint::open(folder);
+    const auto checkpoint = golden::open("bf16-12l-sharded");
     REQUIRE_MESSAGE(checkpoint, checkpoint.error().message());
     const auto m = p4::model<>::bind(*checkpoint);
     REQUIRE(m);
     const std::size_t vocab = m->shape().vocab();
-    const golden::prompt prompt = golden::read_prompts(folder).back();
+    const golden::prompt prompt = golden::read_prompts("bf16-12l-sharded").back();
     for (const std::size_t chunk : {1u, 7u, 64u}) {
         std::vector<float> reference;
         for (const std::size_t threads : {1u, 2u, 3u, 8u}) {
@@ -153,12 +153,11 @@ TEST_CASE("logits are the same bits on any number of threads, token by token and
 }
 
 TEST_CASE("sessions on one model run in threads of their own") {
-    const std::filesystem::path folder = golden::folder_of("f32-8l");
-    const auto checkpoint = p4::checkpoint::open(folder);
+    const auto checkpoint = golden::open("f32-8l");
     REQUIRE(checkpoint);
     const auto m = p4::model<>::bind(*checkpoint);
     REQUIRE(m);
-    const std::vector<golden::prompt> prompts = golden::read_prompts(folder);
+    const std::vector<golden::prompt> prompts = golden::read_prompts("f32-8l");
     std::vector<std::thread> threads;
     std::atomic<int> equal{0};
     for (int i = 0; i < 4; ++i) {
@@ -176,3 +175,4 @@ TEST_CASE("sessions on one model run in threads of their own") {
     for (std::thread& t : threads) t.join();
     CHECK(equal == 4);
 }
+#endif

@@ -4,11 +4,10 @@
 #include <phi4flash/io/huggingface/tokenizer_json.hpp>
 
 #include <nlohmann/json.hpp>
+#include <support/whole_file.hpp>
 
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
@@ -21,9 +20,9 @@ using nlohmann::json;
 using ids_type = std::vector<std::int32_t>;
 
 inline std::string read_file(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    REQUIRE_MESSAGE(file.good(), "cannot read " << path);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    std::string bytes = phi4flash_test::whole_file(path);
+    REQUIRE_MESSAGE(!bytes.empty(), "cannot read " << path);
+    return bytes;
 }
 
 /// Lines end with \n only: other line separators occur inside the texts.

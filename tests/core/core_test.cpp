@@ -95,11 +95,36 @@ TEST_CASE("an arena counts first and carves the same places later") {
     std::fill_n(here.chars, 65, 'x');
 }
 
+TEST_CASE("an arena counts no further than there are addresses") {
+    arena full;
+    (void)full.take<double>(SIZE_MAX / sizeof(double) + std::uint64_t{1});
+    CHECK(full.bytes() == SIZE_MAX);
+    (void)full.take<char>(0);
+    (void)full.take<char>(1);
+    CHECK(full.bytes() == SIZE_MAX);
+    CHECK_FALSE(memory_block::allocate(full.bytes(), "test"));
+
+    arena most;
+    (void)most.take<char>(SIZE_MAX - 127);
+    CHECK(most.bytes() == SIZE_MAX - 127);
+    (void)most.take<char>(64);
+    CHECK(most.bytes() == SIZE_MAX - 63);
+    (void)most.take<char>(1);
+    CHECK(most.bytes() == SIZE_MAX);
+
+    arena wide;
+    (void)wide.take<char>(UINT64_MAX);
+    CHECK(wide.bytes() == SIZE_MAX);
+}
+
 // Without this the address sanitizer ends the program where operator new would return null.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 
+// What no system has: a quarter of 64 bits. Of 32 bits a quarter may well be free.
+constexpr std::size_t too_much = sizeof(std::size_t) > 4 ? SIZE_MAX / 4 : SIZE_MAX / 2;
+
 TEST_CASE("memory that is not there is an error that says how much and for what") {
-    const auto block = memory_block::allocate(SIZE_MAX / 4, "weights");
+    const auto block = memory_block::allocate(too_much, "weights");
     REQUIRE(!block);
     CHECK(block.error().code() == errc::out_of_memory);
     CHECK(std::string(block.error().message()).find("for the weights") != std::string::npos);
@@ -137,7 +162,7 @@ TEST_CASE("a block in huge pages is a block like any other") {
     CHECK(reinterpret_cast<std::uintptr_t>(part->bytes().data()) % huge_page_bytes == 0);
     const bool always = part->huge_bytes() == part->bytes().size();  // the system gives them unasked
     if (!always) CHECK(part->huge_bytes() <= 2 * huge_page_bytes);
-    for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, SIZE_MAX / 4}) {
+    for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, too_much}) {
         for (const page_size pages : {page_size::normal, page_size::huge}) {
             const auto none = memory_block::allocate(size, "weights", pages);
             REQUIRE(!none);

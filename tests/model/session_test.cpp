@@ -1,8 +1,9 @@
 /// Copies of a session: they go on as the original does, whatever the element type, and a copy that does not fit changes nothing. And the pages that
-/// a session lies in.
+/// a session lies in, and how they are counted.
 #include "golden.hpp"
 
 #include <phi4flash/model/forward.hpp>
+#include <phi4flash/model/snapshot.hpp>
 
 namespace p4 = phi4flash;
 
@@ -71,6 +72,29 @@ TEST_CASE("model/session: only a session of the same model is copied") {
     const auto refused = a->copy_from(*b);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code() == p4::errc::invalid_argument);
+}
+
+// On 32 bits a context of a million tokens is more than there are addresses: what is counted must not be that modulo 2^32.
+TEST_CASE("model/session: more than there are addresses is never counted as less") {
+    constexpr bool few_addresses = sizeof(std::size_t) == 4;
+    constexpr auto e = p4::extents<p4::any_sambay>::of(p4::phi4_mini_flash);
+    const auto check = [](std::size_t bytes) {
+        CHECK(bytes >= (few_addresses ? SIZE_MAX : std::size_t{UINT32_MAX}));
+    };
+    check(p4::session<>::bytes(e, {.context = std::size_t{1} << 20}));
+    check(p4::session<>::bytes(e, {.context = 4096, .undo = 4096}));
+    check(p4::workspace<>::bytes(e, {.chunk = 65536}));
+    check(p4::longest_snapshot_bytes(p4::phi4_mini_flash, {.context = std::size_t{1} << 20}));
+    if (!few_addresses) return;
+    const auto files = golden::open("f32-8l");
+    REQUIRE(files);
+    const auto m = p4::model<>::bind(*files);
+    REQUIRE(m);
+    const auto refused = p4::session<p4::any_sambay, float>::create(*m, p4::max_extent);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == p4::errc::out_of_memory);
+    std::vector<std::byte> memory(p4::block_alignment);
+    CHECK_FALSE((p4::session<p4::any_sambay, float>::create_in(memory, *m, p4::max_extent)));
 }
 
 TEST_CASE("model/session: K/V of long texts lie in huge pages, where there are any") {

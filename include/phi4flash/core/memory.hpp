@@ -19,6 +19,8 @@ inline constexpr std::size_t block_alignment = 64;
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Hands out aligned pieces of a block. Without a block it only counts, at compile time too. All pieces are multiples of `block_alignment`.
+/// Where they are more than there are addresses, of which 32 bits have few, it counts SIZE_MAX bytes, which memory_block::allocate refuses; so
+/// who multiplies to get a `count` does it in 64 bits.
 class arena {
 public:
     arena() = default;
@@ -26,9 +28,10 @@ public:
 
     /// Room for `count` objects of T, or an empty place while counting. Contents are untouched.
     template <class T>
-    [[nodiscard]] constexpr T* take(std::size_t count) {
+    [[nodiscard]] constexpr T* take(std::uint64_t count) {
         T* place = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-        used_ += round_up(count * sizeof(T), block_alignment);
+        const std::size_t left = (SIZE_MAX - used_) / block_alignment * block_alignment;
+        used_ = count > left / sizeof(T) ? SIZE_MAX : used_ + round_up(static_cast<std::size_t>(count) * sizeof(T), block_alignment);
         return place;
     }
 

@@ -37,7 +37,7 @@ struct memory_options {
     std::size_t cached_texts = 0;   ///< that a prefix_cache holds, as long as the context (or a window), with nothing in common; at most 65536
 };
 
-/// Bytes of each thing.
+/// Bytes of each thing; SIZE_MAX where it is more than that, which on 32 bits is soon.
 struct memory_plan {
     std::uint64_t weights = 0;
     std::size_t parameters = 0;
@@ -70,10 +70,11 @@ struct memory_plan {
             e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
         if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
-        if (options.cached_texts != 0)
-            plan.prefix_cache =
-                round_up(phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)),
-                         block_alignment);
+        if (options.cached_texts != 0) {
+            const std::size_t cached =
+                phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window));
+            plan.prefix_cache = cached > SIZE_MAX - block_alignment ? SIZE_MAX : round_up(cached, block_alignment);
+        }
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;

@@ -29,7 +29,7 @@ public:
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
+        return of.bytes(std::uint64_t{texts} * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a
@@ -191,12 +191,16 @@ private:
             row = layer_plan(s.n_layers).n_window() * kv;
         }
         [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const {
-            return (states + (std::min)(tokens, window) * row + page - 1) / page;
+            return static_cast<std::size_t>((states + std::uint64_t{(std::min)(tokens, window)} * row + page - 1) / page);
         }
         [[nodiscard]] constexpr std::size_t bytes_a_page() const {
             return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
         }
-        [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
+        /// SIZE_MAX where it is more than that.
+        [[nodiscard]] constexpr std::size_t bytes(std::uint64_t pages) const {
+            const std::size_t most = (SIZE_MAX - 4 * block_alignment) / bytes_a_page();
+            return pages > most ? SIZE_MAX : static_cast<std::size_t>(pages) * bytes_a_page() + 4 * block_alignment;
+        }
     };
     /// The memory of a chain of pages, one after the other.
     class state_stream {

@@ -37,7 +37,7 @@ struct rows_view {
 /// Room for `count` rows of `width` floats.
 [[nodiscard]] constexpr rows_view<float> take_rows(arena& memory, std::size_t count, std::size_t width) {
     const std::size_t stride = round_up(width, block_alignment / sizeof(float));
-    return {memory.take<float>(count * stride), count, stride};
+    return {memory.take<float>(std::uint64_t{count} * stride), count, stride};
 }
 
 /// What packed weights are multiplied with. Plain weights always meet f32.

@@ -61,9 +61,9 @@ struct mamba {
         workspace() = default;
         constexpr workspace(arena& memory, std::size_t tokens, std::size_t d_inner, std::size_t d_state, std::size_t dt_rank)
             : uz(take_rows(memory, tokens, 2 * d_inner)),
-              u{memory.take<float>(tokens * d_inner), tokens, d_inner},
+              u{memory.take<float>(std::uint64_t{tokens} * d_inner), tokens, d_inner},
               dt_b_c(take_rows(memory, tokens, dt_rank + 2 * d_state)),
-              dt{memory.take<float>(tokens * d_inner), tokens, d_inner} {}
+              dt{memory.take<float>(std::uint64_t{tokens} * d_inner), tokens, d_inner} {}
     };
 
     /// Advances the state of one text by T tokens.   Shape: x, y [T, d_model]; y may be x.

@@ -288,9 +288,12 @@ template <sambay_shape Shape, class Kv>
     return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo)) + detail::snapshot_trailer;
 }
 
-/// The same of a full session, before there is one. `shape` breaks no rule (is_complete), and undo is at most the context.
+/// The same of a full session, before there is one: SIZE_MAX where there can be none. `shape` breaks no rule (is_complete), and undo is at most
+/// the context.
 template <class Kv = bf16>
 [[nodiscard]] constexpr std::size_t longest_snapshot_bytes(const sambay_shape& shape, const session_options& options) {
+    // A session has all that and one state more, so what follows is less.
+    if (session<any_sambay, Kv>::bytes(extents<any_sambay>::of(shape), options) == SIZE_MAX) return SIZE_MAX;
     const detail::session_extent of{options.context, options.context - options.undo, shape.window};
     return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(shape, of) + detail::snapshot_trailer;
 }

@@ -44,7 +44,7 @@ struct session_places {
         const layer_plan plan(e.n_layers());
         const head_layout heads = head_layout_of(e);
         state_floats = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
-        const std::size_t all = state_floats * (options.undo + 2);
+        const std::uint64_t all = std::uint64_t{state_floats} * (options.undo + 2);
         auto* const state_place = memory.take<float>(all);
         auto* const window_place = memory.take<kv_ring<Kv>>(plan.n_window());
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
@@ -53,7 +53,7 @@ struct session_places {
         }
         fixed_bytes = memory.bytes();
         full = kv_block<Kv>(memory, heads, options.context);
-        if (state_place != nullptr) states = {state_place, all};
+        if (state_place != nullptr) states = {state_place, static_cast<std::size_t>(all)};
         if (window_place != nullptr) windows = {window_place, plan.n_window()};
     }
 };
@@ -83,7 +83,7 @@ public:
         return {};
     }
 
-    /// Bytes that such a session takes.
+    /// Bytes that such a session takes; SIZE_MAX where it is more than that.
     [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const session_options& options) {
         arena counting;
         (void)detail::session_places<Kv>(counting, e, options);
@@ -295,7 +295,7 @@ struct workspace_places {
         const head_layout heads = head_layout_of(e);
         const std::size_t chunk = options.chunk;
         const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
-        arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
+        arranged = memory.take<std::byte>(std::uint64_t{chunk} * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
         normed = take_rows(memory, chunk, e.d_model());
         mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
@@ -334,7 +334,7 @@ public:
         return {};
     }
 
-    /// Bytes that such a workspace takes.
+    /// Bytes that such a workspace takes; SIZE_MAX where it is more than that.
     [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const workspace_options& options) {
         detail::workspace_places<Shape, Kv> places;
         arena counting;

@@ -43,8 +43,9 @@ public:
 
     /// The bytes of a token, which need not be valid UTF-8; empty for an id without a string, negative ids included.
     [[nodiscard]] std::string_view bytes_of(std::int64_t id) const {
-        const std::string_view s = bpe_.strings().bytes_of(static_cast<std::size_t>(id));
-        if (!s.empty()) return s;
+        const vocabulary& strings = bpe_.strings();
+        if (id >= 0 && static_cast<std::uint64_t>(id) < strings.size())
+            if (const std::string_view s = strings.bytes_of(static_cast<std::size_t>(id)); !s.empty()) return s;
         const added_token* const t = added(id);
         return t == nullptr ? std::string_view{} : std::string_view{t->content};
     }

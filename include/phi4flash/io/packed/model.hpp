@@ -24,7 +24,8 @@ PHI4FLASH_BEGIN
 template <class T>
 [[nodiscard]] constexpr ggml_type ggml_table_type() {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
-    return alignof(T) == 1 ? ggml_type::i8 : alignof(T) == 2 ? ggml_type::i16 : alignof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+    constexpr std::size_t bytes = std::is_class_v<T> ? alignof(T) : sizeof(T);  // 64 bits are aligned to 32 in i386's structs
+    return bytes == 1 ? ggml_type::i8 : bytes == 2 ? ggml_type::i16 : bytes == 4 ? ggml_type::i32 : ggml_type::i64;
 }
 
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for

@@ -165,7 +165,9 @@ PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
                                       tensor_view::max_rank));
-        if (n > (std::numeric_limits<std::size_t>::max)()) return bad_number("one beyond the address space");
+        if (n > (std::numeric_limits<std::size_t>::max)())
+            return fail(error::format(errc::size_overflow, "tensor '%s': the extent %llu is beyond the address space", printable(key_).c_str(),
+                                      static_cast<unsigned long long>(n)));
         entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
         return true;
     }

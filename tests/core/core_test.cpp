@@ -162,7 +162,7 @@ TEST_CASE("a block in huge pages is a block like any other") {
     CHECK(reinterpret_cast<std::uintptr_t>(part->bytes().data()) % huge_page_bytes == 0);
     const bool always = part->huge_bytes() == part->bytes().size();  // the system gives them unasked
     if (!always) CHECK(part->huge_bytes() <= 2 * huge_page_bytes);
-    for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, too_much}) {
+    for (const std::size_t size : std::initializer_list<std::size_t>{SIZE_MAX, SIZE_MAX - 1, SIZE_MAX / 2, too_much}) {
         for (const page_size pages : {page_size::normal, page_size::huge}) {
             const auto none = memory_block::allocate(size, "weights", pages);
             REQUIRE(!none);

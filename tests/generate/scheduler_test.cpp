@@ -286,8 +286,7 @@ TEST_CASE("scheduler: drafts of several texts in one pass") {
         drafting.drafts.from = drafters[i];
         REQUIRE(s.add({.past = &sessions[i], .prompt = some_prompt(7, i), .options = drafting, .sink = sinks[i]}));
     }
-    std::size_t ticks = 0;
-    for (; s.size() != 0; ++ticks) REQUIRE(s.tick());
+    while (s.size() != 0) REQUIRE(s.tick());
     for (std::size_t i = 0; i < 3; ++i) {
         const alone want = run_alone(plain, some_prompt(7, i), options, nullptr, 128);
         CHECK(have[i].tokens == ids_type(want.tokens.begin(), want.tokens.begin() + 31));

@@ -188,11 +188,16 @@ TEST_CASE("mamba equals its f64 twin, and its memory is taken before the gate an
         }
     }
 
+#if PHI4FLASH_THREADS
     auto pool = p4::thread_pool::create(3);
     REQUIRE(pool);
+    const p4::executor_ref executors[] = {{}, *pool};
+#else
+    const p4::executor_ref executors[] = {{}};
+#endif
     for_each_compute([&](p4::compute with) {
-        for (const std::size_t threads : {1u, 3u}) {
-            with.threads = threads == 1 ? p4::executor_ref{} : p4::executor_ref{*pool};
+        for (const p4::executor_ref& threads : executors) {
+            with.threads = threads;
             for (const std::size_t chunk : {1u, 2u, 3u, 5u, 17u}) {
                 CAPTURE(chunk);
                 p4::mamba layer;

@@ -207,7 +207,7 @@ TEST_CASE("attention over 8-bit keys and values, every window and cut into segme
     for_each_target([](const kernel_table& kernels) {
         generator random(42);
         worst error;
-        for (const std::size_t window : {std::size_t{1}, std::size_t{5}, std::size_t{33}, std::size_t{64}, SIZE_MAX}) {
+        for (const std::size_t window : std::initializer_list<std::size_t>{1, 5, 33, 64, SIZE_MAX}) {
             for (const std::size_t past : {0u, 1u, 31u, 32u, 90u}) {
                 for (const std::size_t tokens : {1u, 2u, 40u}) {
                     for (const std::size_t cut : {std::size_t{0}, past / 2, past + tokens})

@@ -6,7 +6,7 @@
 # Builds with the newest clang (tools/setup.sh --clang gets one), each entry once: a minute or two on a slow core. Inputs that reach something new
 # are kept in build/fuzz/corpus/ENTRY, so that the next run begins there; what fails is in build/fuzz/failed/ENTRY-*. Once it is mended, put it
 # into fuzz/seeds/ENTRY under a name that says what it was: CTest runs it from then on (ctest -L fuzz).
-# An input may take 25 seconds and, beside what its entry allows (fuzz::memory_limit), 512 MB in one piece. A row of a table is printed for each:
+# An input may take 25 seconds of processor time and, beside what its entry allows (fuzz::memory_limit), 512 MB in one piece. A row of a table is printed for each:
 # processor time, inputs, edges reached, inputs kept, what was found.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
@@ -45,9 +45,10 @@ compile() { # compile OBJECT SOURCE FLAG...: if it or a header is newer
 }
 
 build() {
-    local entry=$1 objects=(memory scalar_kernels scalar_library "$1") extra=() unit
+    local entry=$1 objects=(memory seconds scalar_kernels scalar_library "$1") extra=() unit
     [ "$entry" != differential ] || extra=(-DPHI4FLASH_FUZZ_HAS_HIGHWAY=1)
     compile memory fuzz/memory.cpp "${scalar[@]}" "${sanitized[@]}"
+    compile seconds fuzz/seconds.cpp
     compile scalar_kernels src/kernels.cpp "${scalar[@]}" "${light[@]}"
     compile scalar_library src/library.cpp "${scalar[@]}" "${sanitized[@]}"
     compile "$entry" "fuzz/$entry.cpp" "${scalar[@]}" "${sanitized[@]}" "${extra[@]}"
@@ -63,7 +64,7 @@ build() {
         objects+=(scalar_unit highway_unit highway_kernels highway_library)
     fi
     objects=("${objects[@]/#/$home/objects/}")
-    "$clang" -fsanitize=fuzzer,address,undefined "${objects[@]/%/.o}" -o "$home/$entry" -pthread
+    "$clang" -fsanitize=fuzzer,address,undefined -Wl,--wrap=LLVMFuzzerTestOneInput "${objects[@]/%/.o}" -o "$home/$entry" -pthread
 }
 
 last() { sed -n "s/$1/\\1/p" "$2" | tail -n 1; } # last PATTERN FILE
@@ -77,7 +78,7 @@ run() {
         differential) largest=64 ;;
     esac
     mkdir -p "$home/corpus/$entry"
-    ASAN_OPTIONS=detect_leaks=1 "$home/$entry" -max_len=$largest -timeout=25 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 \
+    ASAN_OPTIONS=detect_leaks=1 "$home/$entry" -max_len=$largest -timeout=86400 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 \
         -artifact_prefix="$home/failed/$entry-" "$home/corpus/$entry" "fuzz/seeds/$entry" > "$log" 2>&1 &
     while sleep 1 && now=$(ps -o cputimes= -p $!); do
         spent=$((now))

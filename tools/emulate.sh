@@ -57,7 +57,9 @@ describe() {
             compiler=i686-linux-gnu-g++
             flags=(-msse2 -mfpmath=sse)
             machines=("qemu-i386-static -cpu max")
-            if [ "$(uname -m)" = x86_64 ] && [ -e /proc/sys/abi/vsyscall32 ]; then packages=("${packages[@]:1}") machines=(env); fi # the kernel runs it
+            if [ "$(uname -m)" = x86_64 ] && [ -e /proc/sys/abi/vsyscall32 ]; then # the kernel runs it
+                packages=("${packages[@]:1}") machines=(env)
+            fi
             ;;
         wasm)
             packages=(clang-19 lld-19 libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 wasi-libc nodejs)

@@ -6,8 +6,8 @@
 # Builds with the newest clang (tools/setup.sh --clang gets one), each entry once: a minute or two on a slow core. Inputs that reach something new
 # are kept in build/fuzz/corpus/ENTRY, so that the next run begins there; what fails is in build/fuzz/failed/ENTRY-*. Once it is mended, put it
 # into fuzz/seeds/ENTRY under a name that says what it was: CTest runs it from then on (ctest -L fuzz).
-# An input may take 25 seconds of processor time and, beside what its entry allows (fuzz::memory_limit), 512 MB in one piece. A row of a table is printed for each:
-# processor time, inputs, edges reached, inputs kept, what was found.
+# An input may take 25 seconds of processor time and, beside what its entry allows (fuzz::memory_limit), 512 MB in one piece. A row of a table
+# is printed for each: processor time, inputs, edges reached, inputs kept, what was found.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -36,7 +36,9 @@ struct kv_block {
 
     kv_block() = default;
     constexpr kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
-        : k(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)), v(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)), rows(row_count) {
+        : k(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)),
+          v(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)),
+          rows(row_count) {
         if constexpr (has_scales) {
             k_scale = memory.take<bf16>(std::uint64_t{heads.n_kv_heads} * row_count);
             v_scale = memory.take<bf16>(std::uint64_t{heads.n_kv_heads} * row_count);

@@ -206,7 +206,7 @@ TEST_CASE("io/gguf: sizes") {
     check_error(parse_tensor({std::uint64_t{1} << bits}, ggml_type::f32), errc::size_overflow, {"'w'", "product"});
     check_error(parse_tensor({std::uint64_t{2} << bits}, ggml_type::i8), errc::size_overflow, {"'w'", beyond.c_str()});
     if (wide) check_error(parse_tensor({std::uint64_t{1} << bits}, ggml_type::i8), errc::offset_out_of_range, {"'w'", "64 bytes of data"});
-    else check_error(parse_tensor({std::uint64_t{1} << bits}, ggml_type::i8), errc::file_incomplete, {"1073741760"});  // a gigabyte may well be missing
+    else check_error(parse_tensor({std::uint64_t{1} << bits}, ggml_type::i8), errc::file_incomplete, {"1073741760"});  // a gigabyte may be missing
 }
 
 TEST_CASE("io/gguf: offsets") {

@@ -1354,6 +1354,8 @@ inline constexpr std::size_t block_alignment = 64;
 [[nodiscard]] constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /// Hands out aligned pieces of a block. Without a block it only counts, at compile time too. All pieces are multiples of `block_alignment`.
+/// Where they are more than there are addresses, of which 32 bits have few, it counts SIZE_MAX bytes, which memory_block::allocate refuses; so
+/// who multiplies to get a `count` does it in 64 bits.
 class arena {
 public:
     arena() = default;
@@ -1361,9 +1363,10 @@ public:
 
     /// Room for `count` objects of T, or an empty place while counting. Contents are untouched.
     template <class T>
-    [[nodiscard]] constexpr T* take(std::size_t count) {
+    [[nodiscard]] constexpr T* take(std::uint64_t count) {
         T* place = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-        used_ += round_up(count * sizeof(T), block_alignment);
+        const std::size_t left = (SIZE_MAX - used_) / block_alignment * block_alignment;
+        used_ = count > left / sizeof(T) ? SIZE_MAX : used_ + round_up(static_cast<std::size_t>(count) * sizeof(T), block_alignment);
         return place;
     }
 
@@ -36487,7 +36490,7 @@ struct rows_view {
 /// Room for `count` rows of `width` floats.
 [[nodiscard]] constexpr rows_view<float> take_rows(arena& memory, std::size_t count, std::size_t width) {
     const std::size_t stride = round_up(width, block_alignment / sizeof(float));
-    return {memory.take<float>(count * stride), count, stride};
+    return {memory.take<float>(std::uint64_t{count} * stride), count, stride};
 }
 
 /// What packed weights are multiplied with. Plain weights always meet f32.
@@ -36633,10 +36636,12 @@ struct kv_block {
 
     kv_block() = default;
     constexpr kv_block(arena& memory, const head_layout& heads, std::size_t row_count)
-        : k(memory.take<Kv>(heads.kv_width() * row_count)), v(memory.take<Kv>(heads.kv_width() * row_count)), rows(row_count) {
+        : k(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)),
+          v(memory.take<Kv>(std::uint64_t{heads.kv_width()} * row_count)),
+          rows(row_count) {
         if constexpr (has_scales) {
-            k_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
-            v_scale = memory.take<bf16>(heads.n_kv_heads * row_count);
+            k_scale = memory.take<bf16>(std::uint64_t{heads.n_kv_heads} * row_count);
+            v_scale = memory.take<bf16>(std::uint64_t{heads.n_kv_heads} * row_count);
         }
     }
 
@@ -37139,9 +37144,9 @@ struct mamba {
         workspace() = default;
         constexpr workspace(arena& memory, std::size_t tokens, std::size_t d_inner, std::size_t d_state, std::size_t dt_rank)
             : uz(take_rows(memory, tokens, 2 * d_inner)),
-              u{memory.take<float>(tokens * d_inner), tokens, d_inner},
+              u{memory.take<float>(std::uint64_t{tokens} * d_inner), tokens, d_inner},
               dt_b_c(take_rows(memory, tokens, dt_rank + 2 * d_state)),
-              dt{memory.take<float>(tokens * d_inner), tokens, d_inner} {}
+              dt{memory.take<float>(std::uint64_t{tokens} * d_inner), tokens, d_inner} {}
     };
 
     /// Advances the state of one text by T tokens.   Shape: x, y [T, d_model]; y may be x.
@@ -38246,7 +38251,7 @@ struct session_places {
         const layer_plan plan(e.n_layers());
         const head_layout heads = head_layout_of(e);
         state_floats = mamba_states(plan.n_mamba(), e.d_inner(), e.d_state(), e.d_conv()).floats();
-        const std::size_t all = state_floats * (options.undo + 2);
+        const std::uint64_t all = std::uint64_t{state_floats} * (options.undo + 2);
         auto* const state_place = memory.take<float>(all);
         auto* const window_place = memory.take<kv_ring<Kv>>(plan.n_window());
         for (std::size_t i = 0; i < plan.n_window(); ++i) {
@@ -38255,7 +38260,7 @@ struct session_places {
         }
         fixed_bytes = memory.bytes();
         full = kv_block<Kv>(memory, heads, options.context);
-        if (state_place != nullptr) states = {state_place, all};
+        if (state_place != nullptr) states = {state_place, static_cast<std::size_t>(all)};
         if (window_place != nullptr) windows = {window_place, plan.n_window()};
     }
 };
@@ -38285,7 +38290,7 @@ public:
         return {};
     }
 
-    /// Bytes that such a session takes.
+    /// Bytes that such a session takes; SIZE_MAX where it is more than that.
     [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const session_options& options) {
         arena counting;
         (void)detail::session_places<Kv>(counting, e, options);
@@ -38497,7 +38502,7 @@ struct workspace_places {
         const head_layout heads = head_layout_of(e);
         const std::size_t chunk = options.chunk;
         const std::size_t widest = (std::max)({e.d_model(), e.d_ff(), e.d_inner(), e.dt_rank()});
-        arranged = memory.take<std::byte>(chunk * arranged_bytes(widest));
+        arranged = memory.take<std::byte>(std::uint64_t{chunk} * arranged_bytes(widest));
         residual = take_rows(memory, chunk, e.d_model());
         normed = take_rows(memory, chunk, e.d_model());
         mlp_scratch = mlp::workspace(memory, chunk, e.d_ff());
@@ -38536,7 +38541,7 @@ public:
         return {};
     }
 
-    /// Bytes that such a workspace takes.
+    /// Bytes that such a workspace takes; SIZE_MAX where it is more than that.
     [[nodiscard]] static constexpr std::size_t bytes(const extents<Shape>& e, const workspace_options& options) {
         detail::workspace_places<Shape, Kv> places;
         arena counting;
@@ -39615,9 +39620,12 @@ template <sambay_shape Shape, class Kv>
     return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo)) + detail::snapshot_trailer;
 }
 
-/// The same of a full session, before there is one. `shape` breaks no rule (is_complete), and undo is at most the context.
+/// The same of a full session, before there is one: SIZE_MAX where there can be none. `shape` breaks no rule (is_complete), and undo is at most
+/// the context.
 template <class Kv = bf16>
 [[nodiscard]] constexpr std::size_t longest_snapshot_bytes(const sambay_shape& shape, const session_options& options) {
+    // A session has all that and one state more, so what follows is less.
+    if (session<any_sambay, Kv>::bytes(extents<any_sambay>::of(shape), options) == SIZE_MAX) return SIZE_MAX;
     const detail::session_extent of{options.context, options.context - options.undo, shape.window};
     return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(shape, of) + detail::snapshot_trailer;
 }
@@ -42800,8 +42808,9 @@ public:
 
     /// The bytes of a token, which need not be valid UTF-8; empty for an id without a string, negative ids included.
     [[nodiscard]] std::string_view bytes_of(std::int64_t id) const {
-        const std::string_view s = bpe_.strings().bytes_of(static_cast<std::size_t>(id));
-        if (!s.empty()) return s;
+        const vocabulary& strings = bpe_.strings();
+        if (id >= 0 && static_cast<std::uint64_t>(id) < strings.size())
+            if (const std::string_view s = strings.bytes_of(static_cast<std::size_t>(id)); !s.empty()) return s;
         const added_token* const t = added(id);
         return t == nullptr ? std::string_view{} : std::string_view{t->content};
     }
@@ -45771,7 +45780,7 @@ public:
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return of.bytes(texts * (of.state_pages(tokens) + pages_of(tokens)));
+        return of.bytes(std::uint64_t{texts} * (of.state_pages(tokens) + pages_of(tokens)));
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a
@@ -45933,12 +45942,16 @@ private:
             row = layer_plan(s.n_layers).n_window() * kv;
         }
         [[nodiscard]] constexpr std::size_t state_pages(std::size_t tokens) const {
-            return (states + (std::min)(tokens, window) * row + page - 1) / page;
+            return static_cast<std::size_t>((states + std::uint64_t{(std::min)(tokens, window)} * row + page - 1) / page);
         }
         [[nodiscard]] constexpr std::size_t bytes_a_page() const {
             return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
         }
-        [[nodiscard]] constexpr std::size_t bytes(std::size_t pages) const { return pages * bytes_a_page() + 4 * block_alignment; }
+        /// SIZE_MAX where it is more than that.
+        [[nodiscard]] constexpr std::size_t bytes(std::uint64_t pages) const {
+            const std::size_t most = (SIZE_MAX - 4 * block_alignment) / bytes_a_page();
+            return pages > most ? SIZE_MAX : static_cast<std::size_t>(pages) * bytes_a_page() + 4 * block_alignment;
+        }
     };
     /// The memory of a chain of pages, one after the other.
     class state_stream {
@@ -46192,7 +46205,7 @@ struct memory_options {
     std::size_t cached_texts = 0;   ///< that a prefix_cache holds, as long as the context (or a window), with nothing in common; at most 65536
 };
 
-/// Bytes of each thing.
+/// Bytes of each thing; SIZE_MAX where it is more than that, which on 32 bits is soon.
 struct memory_plan {
     std::uint64_t weights = 0;
     std::size_t parameters = 0;
@@ -46225,10 +46238,11 @@ struct memory_plan {
             e, {.chunk = options.chunk, .states = options.states, .logits = options.logits});
         plan.generation = text_writer::bytes(shape.vocab, options.sampling, {.prompt = options.context, .drafts = options.drafts});
         if (options.remembered != 0) plan.drafter = ngram_drafter::bytes(options.remembered);
-        if (options.cached_texts != 0)
-            plan.prefix_cache =
-                round_up(phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window)),
-                         block_alignment);
+        if (options.cached_texts != 0) {
+            const std::size_t cached =
+                phi4flash::prefix_cache<any_sambay, Kv>::bytes_for(shape, options.cached_texts, (std::max)(options.context, shape.window));
+            plan.prefix_cache = cached > SIZE_MAX - block_alignment ? SIZE_MAX : round_up(cached, block_alignment);
+        }
         plan.snapshot = longest_snapshot_bytes<Kv>(shape, {.context = options.context, .undo = options.undo});
         plan.sessions = options.sessions;
         return plan;
@@ -49169,7 +49183,8 @@ PHI4FLASH_BEGIN
 template <class T>
 [[nodiscard]] constexpr ggml_type ggml_table_type() {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
-    return alignof(T) == 1 ? ggml_type::i8 : alignof(T) == 2 ? ggml_type::i16 : alignof(T) == 4 ? ggml_type::i32 : ggml_type::i64;
+    constexpr std::size_t bytes = std::is_class_v<T> ? alignof(T) : sizeof(T);  // 64 bits are aligned to 32 in i386's structs
+    return bytes == 1 ? ggml_type::i8 : bytes == 2 ? ggml_type::i16 : bytes == 4 ? ggml_type::i32 : ggml_type::i64;
 }
 
 /// A tensor of a file as weights; `packed` if the file has the packed layout. Errors: wrong_dtype, naming the type; wrong_shape for
@@ -51394,7 +51409,9 @@ PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
                                       tensor_view::max_rank));
-        if (n > (std::numeric_limits<std::size_t>::max)()) return bad_number("one beyond the address space");
+        if (n > (std::numeric_limits<std::size_t>::max)())
+            return fail(error::format(errc::size_overflow, "tensor '%s': the extent %llu is beyond the address space", printable(key_).c_str(),
+                                      static_cast<unsigned long long>(n)));
         entry_.extent[entry_.rank++] = static_cast<std::size_t>(n);
         return true;
     }

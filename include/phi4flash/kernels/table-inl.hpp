@@ -72,10 +72,7 @@ constexpr void multiply_by(kernel_table& t) {
 /// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -135,11 +132,37 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+/// `Many`, and for fewer tokens what `table` does.
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;

@@ -8,11 +8,13 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Long turns save unpacking where multiplying is not far dearer (scalar, SSE2). Where a vector holds two blocks, four of them meet eight tokens
-// (add_groups_of_pairs), and turns are for what is left.
+// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2) or bytes are all there is to unpack (q8). Where a vector
+// holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left.
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 ? 4 : turn_tokens;
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
+template <dtype Format>
 inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
 #endif
 
@@ -300,20 +302,21 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
 }
 
 /// How many of so many tokens the next turn meets. (Scalar kernels have no turn of three: a third of what there is to compile of them.)
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 /// Groups of a pair of blocks against `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;

@@ -6541,9 +6541,15 @@ PHI4FLASH_TARGET_BEGIN
 /// Tokens that a block meets while it is in registers.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Without vectors to keep sums in, a long turn gains little and is most of what there is to compile; where a vector holds two blocks, four of them
-// meet eight tokens (add_groups_of_pairs), and turns are for what is left.
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2) or bytes are all there is to unpack (q8). Where a vector
+// holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 /// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
 /// shuffles of bytes, was slower so.)
@@ -6690,17 +6696,17 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
     }
 }
 
-/// A group of blocks against as many tokens as there are sums.
+/// A group of blocks, unpacked once, against more tokens than have their products in registers.
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -6709,6 +6715,44 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+/// A group of blocks against tokens T, whose products stay in registers: unpacked step by step, in a loop, which is as fast and a quarter of the code.
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+/// A group of blocks against as many tokens as there are sums.
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 /// A token's sum of up to scale_groups groups joins its total.
@@ -6791,20 +6835,21 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
 }
 
 /// How many of so many tokens the next turn meets. (Scalar kernels have no turn of three: a third of what there is to compile of them.)
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 /// Groups of a pair of blocks against `tokens` tokens, a turn after the other.
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -7428,8 +7473,7 @@ PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed/exact-inl.hpp ------------------------------------------------------------------------------
 // Packed weights, way "exact": any number of tokens with f32 activations, unrounded, what the integer kernels are measured against.
-// Weights become f32, in registers for one token, else panel by panel. Runs when activations are to stay f32 (matmul_exact):
-// ways-inl.hpp.
+// Weights become f32 panel by panel, and only that is compiled for each format. Runs when activations are to stay f32 (matmul_exact): ways-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -7471,42 +7515,10 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-/// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 /// y[r] = even[r] + odd[r] + bias[r].
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-/// One token: weights go from registers into the sums.
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 /// Groups that are decoded at once: a panel of 8 KiB, which stays in the first-level cache.
@@ -7514,6 +7526,7 @@ inline constexpr std::size_t exact_groups = 8;
 /// Tokens that use a panel before the next one is decoded; their sums take 8 KiB.
 inline constexpr std::size_t exact_tokens = 128;
 
+/// Even and odd columns have a sum each, and each sum takes its columns in order: the same bits for any number of tokens.
 /// Sums of 4 tokens, in `sums` [4, 2, packed_rows], go on over the columns of a panel [cols, packed_rows].
 PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
                                           const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
@@ -7553,7 +7566,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 
 /// `count` blocks of one row of blocks as a panel [count * packed_cols, packed_rows]; `row` is the first row of a vector.
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -7563,19 +7576,27 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
+/// Packed weights [rows, cols], and how their blocks become panels.
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -7586,26 +7607,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -8866,10 +8884,7 @@ constexpr void multiply_by(kernel_table& t) {
 /// What this target does otherwise than the one below it. All else would be the same instructions again, compiled once more.
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -8929,11 +8944,37 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+/// `Many`, and for fewer tokens what `table` does.
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;
@@ -12258,7 +12299,13 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -12393,15 +12440,15 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -12410,6 +12457,42 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 template <dtype Format>
@@ -12483,19 +12566,20 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -13098,39 +13182,9 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 inline constexpr std::size_t exact_groups = 8;
@@ -13173,7 +13227,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -13183,18 +13237,25 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -13205,26 +13266,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -14348,10 +14406,7 @@ constexpr void multiply_by(kernel_table& t) {
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -14411,11 +14466,36 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;
@@ -17743,7 +17823,13 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -17878,15 +17964,15 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -17895,6 +17981,42 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 template <dtype Format>
@@ -17968,19 +18090,20 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -18583,39 +18706,9 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 inline constexpr std::size_t exact_groups = 8;
@@ -18658,7 +18751,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -18668,18 +18761,25 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -18690,26 +18790,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -19833,10 +19930,7 @@ constexpr void multiply_by(kernel_table& t) {
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -19896,11 +19990,36 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;
@@ -23229,7 +23348,13 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -23364,15 +23489,15 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -23381,6 +23506,42 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 template <dtype Format>
@@ -23454,19 +23615,20 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -24069,39 +24231,9 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 inline constexpr std::size_t exact_groups = 8;
@@ -24144,7 +24276,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -24154,18 +24286,25 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -24176,26 +24315,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -25319,10 +25455,7 @@ constexpr void multiply_by(kernel_table& t) {
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -25382,11 +25515,36 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;
@@ -28755,7 +28913,13 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -28890,15 +29054,15 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -28907,6 +29071,42 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 template <dtype Format>
@@ -28980,19 +29180,20 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -29595,39 +29796,9 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 inline constexpr std::size_t exact_groups = 8;
@@ -29670,7 +29841,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -29680,18 +29851,25 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -29702,26 +29880,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -30845,10 +31020,7 @@ constexpr void multiply_by(kernel_table& t) {
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -30908,11 +31080,36 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;
@@ -34235,7 +34432,13 @@ PHI4FLASH_TARGET_BEGIN
 
 inline constexpr std::size_t turn_tokens = 16;
 
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || wide_blocks == 2 ? 4 : turn_tokens;
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+#endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
@@ -34370,15 +34573,15 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
 }
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
-                                         Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b, std::size_t row, wide_codes levels, const activation_group* x,
+                                           Sums&... sum) {
     const wide_codes codes0 = codes_at(a, b, 0, row);
     const wide_codes codes1 = codes_at(a, b, 1, row);
     const wide_codes codes2 = codes_at(a, b, 2, row);
@@ -34387,6 +34590,42 @@ PHI4FLASH_VECTOR_INLINE void meet_blocks(const q4_block& a, const q4_block& b, s
                            low_half<Format>(levels, codes3), high_half<Format>(levels, codes0), high_half<Format>(levels, codes1),
                            high_half<Format>(levels, codes2), high_half<Format>(levels, codes3), scales_of_rows(a.scale + row, b.scale + row), x,
                            sum...);
+}
+
+template <dtype Format, class Products, std::size_t... T>
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
+                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+    if constexpr (Format == dtype::q8) {
+        for (std::size_t s = 0; s < 8; ++s) {
+            const auto w = with_sign(codes_at(a, b, s, row));
+            ((dots = next_dots<Format, Products>(dots, w, x[T].q + 4 * s)), ...);
+        }
+    } else {
+        for (std::size_t s = 0; s < 4; ++s) {
+            const wide_codes codes = codes_at(a, b, s, row);
+            const wide_codes low = low_half<Format>(levels, codes);
+            const wide_codes high = high_half<Format>(levels, codes);
+            ((dots = next_dots<Format, Products>(dots, low, x[T].q + 4 * s)), ...);
+            ((dots = next_dots<Format, Products>(dots, high, x[T].q + 16 + 4 * s)), ...);
+        }
+    }
+    const wide_f32 scales = scales_of_rows(a.scale + row, b.scale + row);
+    ((sum = add_dots<Format, Products>(dots, scales, x[T], sum)), ...);
+}
+template <dtype Format, class Products, std::size_t... T, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_steps(std::index_sequence<T...>, const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        wide_codes levels, const activation_group* x, Sums&... sum) {
+    meet_steps<Format, Products, T...>(a, b, row, levels, x, sum..., begin_dots<Format, Products>(x[T])...);
+}
+
+template <dtype Format, class Products, class... Sums>
+PHI4FLASH_VECTOR_INLINE void meet_blocks(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, wide_codes levels,
+                                         const activation_group* x, Sums&... sum) {
+    if constexpr (sizeof...(sum) <= 4 && !Products::picks_columns) {
+        meet_steps<Format, Products>(std::index_sequence_for<Sums...>(), a, b, row, levels, x, sum...);
+    } else {
+        meet_unpacked<Format, Products>(a, b, row, levels, x, sum...);
+    }
 }
 
 template <dtype Format>
@@ -34460,19 +34699,20 @@ PHI4FLASH_VECTOR_INLINE void add_side_by_side(std::index_sequence<P...>, const b
         add_side_by_side<Format, Products, P...>(from, row, groups, x, stride, totals, wide_of<P>(repeat_wide(0.0f))...);
 }
 
+template <dtype Format>
 constexpr std::size_t tokens_of_turn(std::size_t tokens) {
     if (tokens < 4) return PHI4FLASH_SIMD_SCALAR && tokens == 3 ? 2 : tokens;
-    return longest_turn == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
+    return longest_turn<Format> == 4 || tokens < 8 ? 4 : tokens < turn_tokens ? 8 : turn_tokens;
 }
 
 template <dtype Format, class Products>
 inline void add_turns(const block_pair& from, std::size_t groups, const activation_group* x, std::size_t stride, std::size_t tokens, float* totals) {
     const auto turn = [&](auto count) {
-        if constexpr (tokens_of_turn(count()) == count())
+        if constexpr (tokens_of_turn<Format>(count()) == count())
             add_groups<Format, Products>(std::make_index_sequence<count()>(), from, groups, x, stride, totals);
     };
     while (tokens != 0) {
-        const std::size_t done = tokens_of_turn(tokens);
+        const std::size_t done = tokens_of_turn<Format>(tokens);
         switch (done) {
             case 1: turn(std::integral_constant<std::size_t, 1>()); break;
             case 2: turn(std::integral_constant<std::size_t, 2>()); break;
@@ -35075,39 +35315,9 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
-template <class Codes>
-PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
-                                      rows_f32& odd) {
-    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
-    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
-    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
-    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
-}
-
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
-}
-
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
-                                       const float* bias, float* y) {
-    const code_vector levels = load_levels(q4_dense.level);
-    rows_f32 even = zero_rows();
-    rows_f32 odd = zero_rows();
-    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
-        const rows_f32 scales = exact_scales<Format>(w, row);
-        const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
-    }
-    put_exact(even, odd, bias, y);
 }
 
 inline constexpr std::size_t exact_groups = 8;
@@ -35150,7 +35360,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 }
 
 template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -35160,18 +35370,25 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     }
 }
 
-template <dtype Format>
-PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
-                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                                            std::size_t y_stride) {
+struct exact_weights {
+    const std::byte* w;
+    std::size_t rows;
+    std::size_t cols;
+    std::size_t block_bytes;
+    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
+};
+
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
+                           const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
+    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
+        weights.panel(w + g * weights.block_bytes, count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -35182,26 +35399,23 @@ PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t grou
     }
 }
 
+inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                         std::size_t y_stride) {
+    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
+                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
+                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
+        }
+    }
+}
+
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    const std::size_t groups = cols / packed_cols;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        const float* from = x + t * x_stride;
-        for (std::size_t r = 0; r < rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
-                const std::byte* block = w + matrix_bytes(Format, r, cols);
-                const float* b = bias == nullptr ? nullptr : bias + r + row;
-                float* out = y + t * y_stride + r + row;
-                if (count == 1) {
-                    exact_row<Format>(block, groups, row, from, b, out);
-                } else {
-                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
-                }
-            }
-        }
-    }
+    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
 }
 
 PHI4FLASH_TARGET_END
@@ -36325,10 +36539,7 @@ constexpr void multiply_by(kernel_table& t) {
 #ifdef PHI4FLASH_LOWER_TABLE
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
-#if HWY_TARGET == HWY_AVX3_DL  // VNNI by name, and any of 64 bytes by one instruction
-    multiply_by<dtype::q8, own_products, no_other_way>(t);
-    multiply_by<dtype::q4, own_products, own_many<dtype::q4>>(t);
-    multiply_by<dtype::q4_dense, own_products, own_many<dtype::q4_dense>>(t);
+#if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
     t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
 #elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
     t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
@@ -36388,11 +36599,36 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table dot_table = with_dot_products(t
 #endif
 
 #if PHI4FLASH_AMX_TARGET(HWY_TARGET)
+template <dtype Format, class Many>
+struct many_on_tiles {
+    static constexpr const linear_kernels& few = table.linear[static_cast<std::size_t>(Format)];
+    static_assert(Many::from - 1 <= few.few_tokens);
+
+    static const std::byte* arrange(const float* x, std::size_t x_stride, std::size_t cols, std::size_t begin, std::size_t end, std::size_t tokens,
+                                    std::byte* scratch) {
+        return (tokens >= Many::from ? Many::arrange : few.arrange)(x, x_stride, cols, begin, end, tokens, scratch);
+    }
+    static void matmul(const std::byte* w, std::size_t rows, std::size_t cols, const std::byte* x, std::size_t tokens, const float* bias, float* y,
+                       std::size_t y_stride) {
+        (tokens >= Many::from ? Many::matmul : few.matmul)(w, rows, cols, x, tokens, bias, y, y_stride);
+    }
+};
+template <dtype Format, class Products>
+constexpr void multiply_many_by(kernel_table& t) {
+    if constexpr (is_compiled(Format)) {
+        using many = rounded_way<Format, Products>;
+        linear_kernels& linear = t.linear[static_cast<std::size_t>(Format)];
+        linear.arrange = &many_on_tiles<Format, many>::arrange;
+        linear.matmul = &many_on_tiles<Format, many>::matmul;
+        linear.weight_rounding = many::weight_rounding;
+        linear.few_tokens = many::from - 1;
+    }
+}
 constexpr kernel_table with_tiles(kernel_table t) {
     t.name = "amx";
-    multiply_by<dtype::q8, own_products, rounded_way<dtype::q8, packed_digit_products>>(t);
-    multiply_by<dtype::q4, own_products, rounded_way<dtype::q4, packed_tile_products>>(t);
-    multiply_by<dtype::q4_dense, own_products, rounded_way<dtype::q4_dense, packed_tile_products>>(t);
+    multiply_many_by<dtype::q8, packed_digit_products>(t);
+    multiply_many_by<dtype::q4, packed_tile_products>(t);
+    multiply_many_by<dtype::q4_dense, packed_tile_products>(t);
     if constexpr (is_compiled(dtype::bf16)) {
         linear_kernels& linear = t.linear[static_cast<std::size_t>(dtype::bf16)];
         linear.arrange = &arrange_parts;

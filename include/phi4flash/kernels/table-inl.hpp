@@ -42,7 +42,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -73,10 +73,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -169,7 +168,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);

@@ -156,14 +156,14 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-/// As attention; one token by these products, if its heads fit them.
-template <class Element, template <class> class Products>
+/// One token by these products, if its heads fit them; else `Otherwise`, an `attention`.
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 

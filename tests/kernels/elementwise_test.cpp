@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 
 using namespace phi4flash_test;
 using phi4flash::kernel_table;
@@ -83,6 +84,9 @@ TEST_CASE("softplus over its range") {
         float far[2] = {-1e30f, 1e30f};
         kernels.softplus(far, 2, far);
         CHECK((far[0] >= 0.0f && far[0] <= 2e-38f && far[1] == 1e30f));
+        std::vector<float> broken(37, std::numeric_limits<float>::quiet_NaN());
+        kernels.softplus(broken.data(), broken.size(), broken.data());
+        CHECK(std::all_of(broken.begin(), broken.end(), [](float v) { return std::isnan(v); }));
     });
 }
 

@@ -68,15 +68,15 @@ inline std::vector<prompt> read_prompts(const std::string& name) {
     const std::string file = phi4flash_test::whole_file(place_of(name) + "/golden.safetensors");
     const auto tensors = p4::safetensors::parse(std::as_bytes(std::span(file)));
     REQUIRE(tensors);
-    const auto floats = [&](const std::string& name) {
-        const p4::safetensors_entry* t = tensors->find(name);
+    const auto floats = [&](const std::string& tensor) {
+        const p4::safetensors_entry* t = tensors->find(tensor);
         if (t == nullptr) return std::vector<float>{};
         std::vector<float> out(t->bytes / sizeof(float));
         std::memcpy(out.data(), t->data, t->bytes);
         return out;
     };
-    const auto ids = [&](const std::string& name) {
-        const p4::safetensors_entry* t = tensors->find(name);
+    const auto ids = [&](const std::string& tensor) {
+        const p4::safetensors_entry* t = tensors->find(tensor);
         if (t == nullptr) return std::vector<std::int32_t>{};
         std::vector<std::int64_t> wide(t->bytes / sizeof(std::int64_t));
         std::memcpy(wide.data(), t->data, t->bytes);

@@ -4219,6 +4219,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector exp_of(f32_vector x) {
 PHI4FLASH_VECTOR_INLINE f32_vector silu_of(f32_vector x) { return div(x, add(set(1.0f), exp_of(sub(zero(), x)))); }
 
 /// log(1 + e^x) = max(x, 0) + log1p(e^-|x|).
+/// NaN for NaN, so that a broken matrix is noticed: exp_of makes a number of it.
 /// Error: <= 4 ulp for x >= -87, <= 2e-38 below (tests/kernels/elementwise_test.cpp).   Source: log1p(t) = 2 atanh(t / (2 + t)), t in (0, 1].
 PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     const f32_vector t = exp_of(sub(zero(), abs_of(x)));
@@ -4232,7 +4233,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 /// a * b + c as `mul_add` computes it. In scalar code a compiler fuses some products and not others, and results would depend on
@@ -5960,14 +5961,14 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-/// As attention; one token by these products, if its heads fit them.
-template <class Element, template <class> class Products>
+/// One token by these products, if its heads fit them; else `Otherwise`, an `attention`.
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -8854,7 +8855,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -8885,10 +8886,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -8981,7 +8981,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -10217,7 +10218,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
@@ -11785,13 +11786,13 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-template <class Element, template <class> class Products>
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -14377,7 +14378,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -14407,10 +14408,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -14502,7 +14502,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -15741,7 +15742,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
@@ -17309,13 +17310,13 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-template <class Element, template <class> class Products>
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -19901,7 +19902,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -19931,10 +19932,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -20026,7 +20026,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -21266,7 +21267,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
@@ -22834,13 +22835,13 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-template <class Element, template <class> class Products>
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -25426,7 +25427,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -25456,10 +25457,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -25551,7 +25551,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -26831,7 +26832,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
@@ -28399,13 +28400,13 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-template <class Element, template <class> class Products>
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -30991,7 +30992,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -31021,10 +31022,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -31116,7 +31116,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
@@ -32350,7 +32351,7 @@ PHI4FLASH_VECTOR_INLINE f32_vector softplus_of(f32_vector x) {
     p = mul_add(p, z, set(2.0e-1f));
     p = mul_add(p, z, set(3.333333333e-1f));
     p = mul_add(p, z, set(1.0f));
-    return mul_add(add(s, s), p, max_of(x, zero()));
+    return mul_add(add(s, s), p, where_at_least(sub(zero(), x), zero(), zero(), x));
 }
 
 PHI4FLASH_VECTOR_INLINE float mul_add_one(float a, float b, float c) {
@@ -33918,13 +33919,13 @@ inline void attention(const attention_args& args, std::size_t group, std::size_t
     }
 }
 
-template <class Element, template <class> class Products>
+template <class Element, template <class> class Products, auto Otherwise>
 inline void attention_of_one(const attention_args& args, std::size_t group, std::size_t token_begin, std::size_t token_end,
                              const kv_segment* segments, std::size_t n_segments) {
     if (args.tokens == 1 && Products<Element>::fits(args)) {
         attend_few<Element, Products>(args, group, token_begin, token_end, segments, n_segments);
     } else {
-        attention<Element>(args, group, token_begin, token_end, segments, n_segments);
+        Otherwise(args, group, token_begin, token_end, segments, n_segments);
     }
 }
 
@@ -36510,7 +36511,7 @@ template <class Kv>
 constexpr attention_kernel attention_over() {
     if constexpr (!is_compiled(kv_format_of<Kv>)) return nullptr;
 #if PHI4FLASH_BLOCKS_SIDE_BY_SIDE
-    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products>;
+    else if constexpr (std::is_same_v<Kv, kv_int8>) return &attention_of_one<kv_int8, byte_products, &attention<kv_int8>>;
 #endif
     else return &attention<Kv>;
 }
@@ -36540,10 +36541,9 @@ constexpr void multiply_by(kernel_table& t) {
 constexpr kernel_table above(kernel_table t) {
     t.name = PHI4FLASH_TARGET_LABEL;
 #if HWY_TARGET == HWY_AVX3_DL  // any of 64 bytes by one instruction. (Products by VNNI's name are no faster than those of vnni_table.)
-    t.attention[static_cast<std::size_t>(kv_format::int8)] = attention_over<kv_int8>();
-#elif HWY_TARGET == HWY_AVX3_ZEN4  // products of bf16
-    t.attention[static_cast<std::size_t>(kv_format::bf16)] = attention_over<bf16>();
-#else
+    constexpr auto int8 = static_cast<std::size_t>(kv_format::int8);
+    if constexpr (is_compiled(kv_format::int8)) t.attention[int8] = &attention_of_one<kv_int8, byte_products, PHI4FLASH_LOWER_TABLE.attention[int8]>;
+#elif HWY_TARGET != HWY_AVX3_ZEN4  // which adds matrix tiles
 #error "phi4flash: say what this target does otherwise"
 #endif
     return t;
@@ -36635,7 +36635,8 @@ constexpr kernel_table with_tiles(kernel_table t) {
         linear.matmul = &matmul_on_tiles;
         linear.few_tokens = bf16_tile_tokens - 1;
     }
-    if constexpr (is_compiled(kv_format::bf16)) t.attention[static_cast<std::size_t>(kv_format::bf16)] = &attention_of_one<bf16, matrix_products>;
+    constexpr auto of_bf16 = static_cast<std::size_t>(kv_format::bf16);
+    if constexpr (is_compiled(kv_format::bf16)) t.attention[of_bf16] = &attention_of_one<bf16, matrix_products, table.attention[of_bf16]>;
     return t;
 }
 PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);

@@ -24,7 +24,7 @@ INCLUDE = re.compile(r"^\s*#\s*include\s+([<\"])([^>\"]+)[>\"]")
 DIRECTIVE = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif|elifdef|elifndef|else|endif|define|undef|pragma)\b\s*(.*)")
 OPENING = {"if", "ifdef", "ifndef"}
 # Highway's own switches, which kernels/dispatch.hpp sets for each pass as Highway expects.
-FOREIGN_MACROS = {"HWY_TARGET", "HWY_TARGET_TOGGLE", "HWY_SET_MACROS_PER_TARGET", "HWY_DISABLE_PCLMUL_AES"}
+FOREIGN_MACROS = {"HWY_TARGET", "HWY_TARGET_TOGGLE", "HWY_SET_MACROS_PER_TARGET"}
 
 # What a program may set or ask for (docs/embedding.md).
 PUBLIC_MACROS = {"PHI4FLASH_" + name for name in (

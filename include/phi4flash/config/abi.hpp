@@ -21,7 +21,7 @@
 #define PHI4FLASH_ABI_BACK_END scalar
 #endif
 
-// Targets that kernel_targets() does not have, because the project disables them or leaves AMX alone: a letter each.
+// Targets that kernel_targets() does not have, because the project disables them or leaves AMX alone: a word each.
 #if PHI4FLASH_SIMD_HIGHWAY && defined(HWY_DISABLED_TARGETS)
 #include <hwy/detect_targets.h>
 #define PHI4FLASH_ABI_LACKS(target) (((HWY_DISABLED_TARGETS) & (target)) != 0)
@@ -43,20 +43,10 @@
 #else
 #define PHI4FLASH_ABI_TILES _without_amx
 #endif
-// A host that included Highway first, with flags for AVX2 without AES, has less than AVX2 (see HWY_DISABLE_PCLMUL_AES).
-#if PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_COMPILE_ONCE && defined(__AVX2__) && defined(HWY_STATIC_TARGET)
-#if HWY_STATIC_TARGET > HWY_AVX2
-#define PHI4FLASH_ABI_BASE _below_avx2
-#endif
-#endif
-#ifndef PHI4FLASH_ABI_BASE
-#define PHI4FLASH_ABI_BASE
-#endif
 #define PHI4FLASH_ABI_TARGETS                                                                                                      \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
-                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4),                                               \
-                   PHI4FLASH_JOIN(PHI4FLASH_ABI_TILES, PHI4FLASH_ABI_BASE, , , ))
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
 
 // What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)

@@ -66,13 +66,6 @@
 #endif
 #endif
 #endif
-
-// Flags without AES (-march=haswell, x86-64-v2 to -v4) are SSSE3 to Highway, half as fast as AVX2, unless it is told to do without AES.
-#if PHI4FLASH_SIMD_HIGHWAY && defined(__SSE4_2__) && !defined(_MSC_VER) && !(defined(__AES__) && defined(__PCLMUL__)) && \
-    !defined(HWY_DISABLE_PCLMUL_AES)
-#define HWY_DISABLE_PCLMUL_AES
-#endif
-
 #ifndef PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
 #define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif

@@ -37,15 +37,23 @@
 #endif
 #include <hwy/detect_targets.h>
 
-#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && HWY_STATIC_TARGET > HWY_AVX2
-#pragma message( \
-    "phi4flash: the compiler's flags allow AVX2, but kernels are for less: Highway wants -mfma -mbmi2 -mf16c beside it, and where it was included" \
-    " before this header, -maes -mpclmul or HWY_DISABLE_PCLMUL_AES too")
+// The target that static dispatch is for where Highway's static one is less: it wants AES with SSE4 and better, and flags such as -march=haswell,
+// x86-64-v3 and -v4 have none. The CPUs that are meant have it.
+#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX512F__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define PHI4FLASH_FLAGS_TARGET HWY_AVX3
+#elif PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI__) && defined(__BMI2__)
+#define PHI4FLASH_FLAGS_TARGET HWY_AVX2
+#else
+#define PHI4FLASH_FLAGS_TARGET 0
 #endif
 
 // HWY_BROKEN_TARGETS: what this compiler cannot compile.
-#define PHI4FLASH_HIGHWAY_EXTRA(target) \
-    (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+#define PHI4FLASH_HIGHWAY_EXTRA(target)                                                                \
+    ((!PHI4FLASH_STATIC_DISPATCH || (target) == PHI4FLASH_FLAGS_TARGET) && HWY_STATIC_TARGET > (target) && \
+     !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+
+#define PHI4FLASH_IN_PLACE_OF_STATIC \
+    (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
 // Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
@@ -160,10 +168,15 @@
 #else
 #define PHI4FLASH_TARGET_LABEL "static"
 #endif
+#if PHI4FLASH_IN_PLACE_OF_STATIC
+#include <hwy/highway.h>
+#else
 #include <phi4flash/kernels/target-inl.hpp>
+#endif
 
 #else  // xsimd, scalar
 
+#define PHI4FLASH_IN_PLACE_OF_STATIC 0
 #define PHI4FLASH_AMX_TARGET(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -179,6 +192,13 @@
 #endif
 
 PHI4FLASH_BEGIN
+
+#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
+namespace detail {
+/// Whether this machine has what a target wants: nobody is asked where the compiler's flags have promised it.
+[[nodiscard]] constexpr bool has_level(x86_level here, x86_level wanted) { return PHI4FLASH_IN_PLACE_OF_STATIC || here >= wanted; }
+}  // namespace detail
+#endif
 
 #if !PHI4FLASH_COMPILE_ONCE
 inline
@@ -200,12 +220,12 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
-    list.target[list.count++] = {&N_AVX3::vnni_table, here >= x86_level::avx3 && has_avx512_vnni()};
-    list.target[list.count++] = {&N_AVX3::table, here >= x86_level::avx3};
+    list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+    list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
-    list.target[list.count++] = {&N_AVX2::vnni_table, here >= x86_level::avx2 && has_avx_vnni()};
-    list.target[list.count++] = {&N_AVX2::table, here >= x86_level::avx2};
+    list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+    list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
@@ -214,7 +234,9 @@ inline
 #if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, has_dot_products()};
 #endif
+#if !PHI4FLASH_IN_PLACE_OF_STATIC
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
+#endif
     return list;
 }
 

@@ -44,7 +44,7 @@ UNCHECKED_OUTPUT = re.compile(r"\bstd::(cout|printf|puts|putchar|print|println)\
 
 # What holds vectors is a function that is inlined by force: a lambda may be left where it is, and what it captures goes through memory.
 VECTOR_FUNCTION = re.compile(r"PHI4FLASH_VECTOR_INLINE[^;{]*\{")
-LAMBDA = re.compile(r"\[[&=]?\]\s*\(")
+LAMBDA = re.compile(r"(?<![\w\])\[])\[(?!\[)[^\[\]]*\]\s*(<[^>]*>\s*)?[({]")
 LANES_ARE_LOOPS = {"simd/vocabulary_scalar-inl.hpp", "simd/lane_integers-inl.hpp"}
 
 

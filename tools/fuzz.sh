@@ -78,7 +78,7 @@ run() {
         differential) largest=64 ;;
     esac
     mkdir -p "$home/corpus/$entry"
-    ASAN_OPTIONS=detect_leaks=1 "$home/$entry" -max_len=$largest -timeout=86400 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 \
+    ASAN_OPTIONS=detect_leaks=1 "$home/$entry" -max_len=$largest -timeout=3600 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 \
         -artifact_prefix="$home/failed/$entry-" "$home/corpus/$entry" "fuzz/seeds/$entry" > "$log" 2>&1 &
     while sleep 1 && now=$(ps -o cputimes= -p $!); do
         spent=$((now))

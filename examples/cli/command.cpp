@@ -24,7 +24,7 @@ void add_run_options(CLI::App& command, run_options& options) {
         ->capture_default_str();
     add_ignore_unknown_keys(command, options.open);
     command.add_option("--threads,-t", engine.threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
-    command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
+    command.add_option("--target", engine.target, "SIMD target (see info); the best by default")->type_name("TARGET");
     command.add_option("--kv", engine.kv, "Element type of keys and values")
         ->check(CLI::IsMember({"bf16", "f32", "int8"}))
         ->capture_default_str();

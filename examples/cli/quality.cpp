@@ -350,7 +350,7 @@ void add_quality(CLI::App& app, action& chosen) {
         ->capture_default_str();
     command->add_option("--chunk", o->engine.chunk, "Tokens computed at once")->check(CLI::Range(1, 65536))->capture_default_str();
     command->add_option("--threads,-t", o->engine.threads, "Threads; 0: one for each core, as affinity and quota allow")->capture_default_str();
-    command->add_option("--target", o->engine.target, "SIMD target (see info); the best by default")->type_name("NAME");
+    command->add_option("--target", o->engine.target, "SIMD target (see info); the best by default")->type_name("TARGET");
     add_ignore_unknown_keys(*command, o->open);
     command->add_flag("--tensors", o->tensors, "List the error of every matrix");
     command->add_flag("--json", o->json, "Print one object");

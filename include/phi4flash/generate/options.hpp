@@ -35,8 +35,9 @@ struct generation_options {
 };
 
 /// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
-/// unknown_token (a stop id that the model does not have); invalid_argument (an empty stop string, more drafts than max_drafts). @since 0.2
-[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab);
+/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (an empty stop
+/// string, more drafts than max_drafts). @since 0.2
+[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text = nullptr);
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
@@ -48,12 +49,13 @@ PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const 
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab) {
+PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
     if (const status ok = check_sampling(options.sampling); !ok) return ok;
+    const std::size_t ids = text == nullptr || text->vocab_size() < vocab ? vocab : text->vocab_size();
     for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
         const std::int32_t id = options.stop_ids[i];
-        if (id < 0 || static_cast<std::size_t>(id) >= vocab)
-            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab,
+        if (id < 0 || static_cast<std::size_t>(id) >= ids)
+            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, ids,
                                  static_cast<long>(id));
     }
     for (std::size_t i = 0; i < options.stop_strings.size(); ++i)

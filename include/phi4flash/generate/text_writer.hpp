@@ -163,7 +163,7 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
-    if (const status ok = check_generation(options, vocab); !ok) return ok.error();
+    if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);

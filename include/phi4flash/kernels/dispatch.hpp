@@ -39,7 +39,8 @@
 
 // The target that static dispatch is for where Highway's static one is less: it wants AES with SSE4 and better, and flags such as -march=haswell,
 // x86-64-v3 and -v4 have none. The CPUs that are meant have it.
-#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX512F__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX512F__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && \
+    defined(__AVX512VL__)
 #define PHI4FLASH_FLAGS_TARGET HWY_AVX3
 #elif PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI__) && defined(__BMI2__)
 #define PHI4FLASH_FLAGS_TARGET HWY_AVX2

@@ -11,7 +11,7 @@ inline constexpr std::size_t read_ahead = 2048;
 
 /// Whether weights are asked into the second-level cache only: plain ones, and packed ones. What is asked into the first holds one of its few buffers
 /// until memory answers, and loads wait for them: on a Zen 4 passes of 2 to 8 tokens took up to 1.4 times as long with AVX-512, and those of plain
-/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Elsewhere nobody has measured.
+/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Other x86 processors are assumed to be alike.
 inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
 inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
@@ -40,7 +40,8 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
-/// Asks for part `part` of `parts` of them: all at once would stop the core until most lines are there.
+/// Asks for part `part` of `parts` of them, weights or outputs: all at once would stop the core until most lines are there. `Far`: see above.
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -48,7 +49,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }

@@ -165,11 +165,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {

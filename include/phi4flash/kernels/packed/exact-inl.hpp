@@ -112,8 +112,8 @@ struct exact_weights {
 };
 
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;

@@ -1,21 +1,22 @@
-// Packed weights, way "registers": one token, a few, or many in turns of up to 16.
-// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked once, in
+// Packed weights, way "registers": one token, a few, or many in turns.
+// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked in
 // registers, and meets all tokens of a turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but
 // activations.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens that a block meets while it is in registers.
+/// Tokens that a block meets at most while it is in registers.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2) or bytes are all there is to unpack (q8). Where a vector
-// holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left.
+// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2 to SSE4) or bytes are all there is to unpack (q8).
+// Where a vector holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left. Other processors: not
+// measured.
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 /// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
@@ -26,7 +27,7 @@ inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
-/// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
+/// Tokens whose sums are kept at once: several turns, so that all but the first find weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 /// Whether a vector has room for half the rows of a block, as is known when compiling.
@@ -165,7 +166,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 
 /// A group of blocks, unpacked once, against more tokens than have their products in registers.
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -184,10 +186,11 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
                            sum...);
 }
 
-/// A group of blocks against tokens T, whose products stay in registers: unpacked step by step, in a loop, which is as fast and a quarter of the code.
+/// A group of blocks against tokens T, whose products stay in registers: unpacked step by step, in a loop, which is as fast and less code.
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));

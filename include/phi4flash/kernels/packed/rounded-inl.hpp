@@ -200,7 +200,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};

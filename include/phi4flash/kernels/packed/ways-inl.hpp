@@ -7,7 +7,8 @@
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
-// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX-512: 32, AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
+// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX-512: 32, AVX2: 8), matmul-inl.hpp from there; bf16 with AMX
+// matmul_tiles-inl.hpp from 8.
 //
 // Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.

@@ -96,6 +96,11 @@ TEST_CASE("generate: options that cannot be meant are refused by name, before an
     refused({.sampling = {.temperature = NAN}}, p4::errc::invalid_argument, "temperature");
     CHECK(f.generate(first_prompt().tokens, {.sampling = greedy, .max_tokens = 1, .stop_ids = {0, vocab - 1}}));
     CHECK(p4::check_generation({.drafts = {.most = 1000}}, 10));  // nobody drafts
+    const p4::tokenizer words = small_tokenizer();  // of more ids than the model has: its own ends are among the options of a model's files
+    const auto last = static_cast<std::int32_t>(words.vocab_size()) - 1;
+    CHECK(p4::check_generation({.stop_ids = {last}}, 10, &words));
+    CHECK_FALSE(p4::check_generation({.stop_ids = {last + 1}}, 10, &words));
+    CHECK_FALSE(p4::check_generation({.stop_ids = {last}}, 10));
 }
 
 TEST_CASE("generate: a full context ends the text with its last token given out") {

@@ -110,13 +110,6 @@
 #endif
 #endif
 #endif
-
-// Flags without AES (-march=haswell, x86-64-v2 to -v4) are SSSE3 to Highway, half as fast as AVX2, unless it is told to do without AES.
-#if PHI4FLASH_SIMD_HIGHWAY && defined(__SSE4_2__) && !defined(_MSC_VER) && !(defined(__AES__) && defined(__PCLMUL__)) && \
-    !defined(HWY_DISABLE_PCLMUL_AES)
-#define HWY_DISABLE_PCLMUL_AES
-#endif
-
 #ifndef PHI4FLASH_SIMD_SCALAR_IS_A_GUESS
 #define PHI4FLASH_SIMD_SCALAR_IS_A_GUESS 0
 #endif
@@ -332,7 +325,7 @@
 #define PHI4FLASH_ABI_BACK_END scalar
 #endif
 
-// Targets that kernel_targets() does not have, because the project disables them or leaves AMX alone: a letter each.
+// Targets that kernel_targets() does not have, because the project disables them or leaves AMX alone: a word each.
 #if PHI4FLASH_SIMD_HIGHWAY && defined(HWY_DISABLED_TARGETS)
 #include <hwy/detect_targets.h>
 #define PHI4FLASH_ABI_LACKS(target) (((HWY_DISABLED_TARGETS) & (target)) != 0)
@@ -354,20 +347,10 @@
 #else
 #define PHI4FLASH_ABI_TILES _without_amx
 #endif
-// A host that included Highway first, with flags for AVX2 without AES, has less than AVX2 (see HWY_DISABLE_PCLMUL_AES).
-#if PHI4FLASH_SIMD_HIGHWAY && !PHI4FLASH_COMPILE_ONCE && defined(__AVX2__) && defined(HWY_STATIC_TARGET)
-#if HWY_STATIC_TARGET > HWY_AVX2
-#define PHI4FLASH_ABI_BASE _below_avx2
-#endif
-#endif
-#ifndef PHI4FLASH_ABI_BASE
-#define PHI4FLASH_ABI_BASE
-#endif
 #define PHI4FLASH_ABI_TARGETS                                                                                                      \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX2, _without_avx2), PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3, _without_avx3), \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_DL, _without_avx3_dl),                                                   \
-                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4),                                               \
-                   PHI4FLASH_JOIN(PHI4FLASH_ABI_TILES, PHI4FLASH_ABI_BASE, , , ))
+                   PHI4FLASH_IF_ONE(PHI4FLASH_ABI_NO_AVX3_ZEN4, _without_avx3_zen4), PHI4FLASH_ABI_TILES)
 
 // What throws is caught, and an executor's exceptions pass through, only where there are exceptions.
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
@@ -2801,15 +2784,24 @@ PHI4FLASH_END
 #endif
 #include <hwy/detect_targets.h>
 
-#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && HWY_STATIC_TARGET > HWY_AVX2
-#pragma message( \
-    "phi4flash: the compiler's flags allow AVX2, but kernels are for less: Highway wants -mfma -mbmi2 -mf16c beside it, and where it was included" \
-    " before this header, -maes -mpclmul or HWY_DISABLE_PCLMUL_AES too")
+// The target that static dispatch is for where Highway's static one is less: it wants AES with SSE4 and better, and flags such as -march=haswell,
+// x86-64-v3 and -v4 have none. The CPUs that are meant have it.
+#if PHI4FLASH_STATIC_DISPATCH && defined(__AVX512F__) && defined(__AVX512CD__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && \
+    defined(__AVX512VL__)
+#define PHI4FLASH_FLAGS_TARGET HWY_AVX3
+#elif PHI4FLASH_STATIC_DISPATCH && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI__) && defined(__BMI2__)
+#define PHI4FLASH_FLAGS_TARGET HWY_AVX2
+#else
+#define PHI4FLASH_FLAGS_TARGET 0
 #endif
 
 // HWY_BROKEN_TARGETS: what this compiler cannot compile.
-#define PHI4FLASH_HIGHWAY_EXTRA(target) \
-    (!PHI4FLASH_STATIC_DISPATCH && HWY_STATIC_TARGET > (target) && !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+#define PHI4FLASH_HIGHWAY_EXTRA(target)                                                                \
+    ((!PHI4FLASH_STATIC_DISPATCH || (target) == PHI4FLASH_FLAGS_TARGET) && HWY_STATIC_TARGET > (target) && \
+     !((HWY_BROKEN_TARGETS) & (target)) && !((HWY_DISABLED_TARGETS) & (target)))
+
+#define PHI4FLASH_IN_PLACE_OF_STATIC \
+    (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
 // Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
@@ -4361,7 +4353,7 @@ inline constexpr std::size_t read_ahead = 2048;
 
 /// Whether weights are asked into the second-level cache only: plain ones, and packed ones. What is asked into the first holds one of its few buffers
 /// until memory answers, and loads wait for them: on a Zen 4 passes of 2 to 8 tokens took up to 1.4 times as long with AVX-512, and those of plain
-/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Elsewhere nobody has measured.
+/// weights up to 1.3 times with AVX2. Packed ones lost 4 % there, for they have more to compute. Other x86 processors are assumed to be alike.
 inline constexpr bool plain_asks_far = PHI4FLASH_ARCH_X86;
 inline constexpr bool packed_asks_far = PHI4FLASH_ARCH_X86 && many_registers;
 
@@ -4390,7 +4382,8 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
-/// Asks for part `part` of `parts` of them: all at once would stop the core until most lines are there.
+/// Asks for part `part` of `parts` of them, weights or outputs: all at once would stop the core until most lines are there. `Far`: see above.
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -4398,7 +4391,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -6532,24 +6525,25 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 PHI4FLASH_TARGET_END
 
 // ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
-// Packed weights, way "registers": one token, a few, or many in turns of up to 16.
-// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked once, in
+// Packed weights, way "registers": one token, a few, or many in turns.
+// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked in
 // registers, and meets all tokens of a turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but
 // activations.
 
 PHI4FLASH_TARGET_BEGIN
 
-/// Tokens that a block meets while it is in registers.
+/// Tokens that a block meets at most while it is in registers.
 inline constexpr std::size_t turn_tokens = 16;
 
-// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2) or bytes are all there is to unpack (q8). Where a vector
-// holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left.
+// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2 to SSE4) or bytes are all there is to unpack (q8).
+// Where a vector holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left. Other processors: not
+// measured.
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
 template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 /// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
@@ -6560,7 +6554,7 @@ inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
 inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
 #endif
 
-/// Tokens whose sums are kept at once: two turns, so that the second finds weights in the first-level cache.
+/// Tokens whose sums are kept at once: several turns, so that all but the first find weights in the first-level cache.
 inline constexpr std::size_t few_tokens = 2 * turn_tokens;
 
 /// Whether a vector has room for half the rows of a block, as is known when compiling.
@@ -6699,7 +6693,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 
 /// A group of blocks, unpacked once, against more tokens than have their products in registers.
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -6718,10 +6713,11 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
                            sum...);
 }
 
-/// A group of blocks against tokens T, whose products stay in registers: unpacked step by step, in a loop, which is as fast and a quarter of the code.
+/// A group of blocks against tokens T, whose products stay in registers: unpacked step by step, in a loop, which is as fast and less code.
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -7587,8 +7583,8 @@ struct exact_weights {
 };
 
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -7833,7 +7829,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -8475,11 +8471,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -8746,7 +8743,8 @@ PHI4FLASH_TARGET_END
 //   tiles      tiles-inl.hpp    the same; of q8 two digits              all from 32 with AMX
 //   exact      exact-inl.hpp    f32                                     all, where activations are to stay f32
 //
-// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX-512: 32, AVX2: 8), matmul-inl.hpp from there; bf16 with AMX matmul_tiles-inl.hpp from 8.
+// Plain weights (dense/): matmul_few-inl.hpp up to 16 tokens (AVX-512: 32, AVX2: 8), matmul-inl.hpp from there; bf16 with AMX
+// matmul_tiles-inl.hpp from 8.
 //
 // Where "vectors" begins was measured on a Zen 5 (docs/simd.md); for AMX it is an estimate: to make bytes of a block costs
 // what 20 tokens cost in registers.
@@ -10349,6 +10347,7 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -10356,7 +10355,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -12305,7 +12304,7 @@ template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
@@ -12441,7 +12440,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -12461,8 +12461,9 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
 }
 
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -13246,8 +13247,8 @@ struct exact_weights {
     void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
 };
 
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -13462,7 +13463,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -14042,11 +14043,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -15873,6 +15875,7 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -15880,7 +15883,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -17829,7 +17832,7 @@ template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
@@ -17965,7 +17968,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -17985,8 +17989,9 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
 }
 
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -18770,8 +18775,8 @@ struct exact_weights {
     void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
 };
 
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -18986,7 +18991,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -19566,11 +19571,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -21398,6 +21404,7 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -21405,7 +21412,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -23354,7 +23361,7 @@ template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
@@ -23490,7 +23497,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -23510,8 +23518,9 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
 }
 
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -24295,8 +24304,8 @@ struct exact_weights {
     void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
 };
 
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -24511,7 +24520,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -25091,11 +25100,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -25618,6 +25628,9 @@ PHI4FLASH_TARGET_END
 #else
 #define PHI4FLASH_TARGET_LABEL "static"
 #endif
+#if PHI4FLASH_IN_PLACE_OF_STATIC
+#include <hwy/highway.h>
+#else
 
 // ---- phi4flash/kernels/target-inl.hpp ------------------------------------------------------------------------------------
 
@@ -26963,6 +26976,7 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -26970,7 +26984,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -28919,7 +28933,7 @@ template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
@@ -29055,7 +29069,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -29075,8 +29090,9 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
 }
 
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -29860,8 +29876,8 @@ struct exact_weights {
     void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
 };
 
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -30076,7 +30092,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -30656,11 +30672,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -31124,9 +31141,11 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
 #endif
 
 PHI4FLASH_TARGET_END
+#endif
 
 #else  // xsimd, scalar
 
+#define PHI4FLASH_IN_PLACE_OF_STATIC 0
 #define PHI4FLASH_AMX_TARGET(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -32482,6 +32501,7 @@ struct byte_rows {
     std::size_t bytes;  ///< of each
 };
 
+template <bool Far>
 inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t parts) {
     const std::size_t row_lines = rows.bytes / 64 + 1;
     const std::size_t lines = rows.count * row_lines;
@@ -32489,7 +32509,7 @@ inline void prefetch_rows(const byte_rows& rows, std::size_t part, std::size_t p
     std::size_t line = part * lines / parts;
     const std::byte* row = rows.at + line / row_lines * rows.row_bytes;
     for (std::size_t i = line % row_lines; line < end; ++line) {
-        prefetch_weights<packed_asks_far>(row + i * 64);
+        prefetch_weights<Far>(row + i * 64);
         if (++i == row_lines) i = 0, row += rows.row_bytes;
     }
 }
@@ -34438,7 +34458,7 @@ template <dtype Format>
 inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
 #else
 template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR ? 4 : turn_tokens;
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
 #endif
 
 #if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
@@ -34574,7 +34594,8 @@ PHI4FLASH_VECTOR_INLINE wide_codes high_half([[maybe_unused]] wide_codes levels,
 }
 
 template <dtype Format, class Products, class... Sums>
-PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x, Sums&... sum) {
+PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q8_block& a, const q8_block& b, std::size_t row, wide_codes, const activation_group* x,
+                                           Sums&... sum) {
     meet<Format, Products>(with_sign(codes_at(a, b, 0, row)), with_sign(codes_at(a, b, 1, row)), with_sign(codes_at(a, b, 2, row)),
                            with_sign(codes_at(a, b, 3, row)), with_sign(codes_at(a, b, 4, row)), with_sign(codes_at(a, b, 5, row)),
                            with_sign(codes_at(a, b, 6, row)), with_sign(codes_at(a, b, 7, row)), scales_of_rows(a.scale + row, b.scale + row), x,
@@ -34594,8 +34615,9 @@ PHI4FLASH_VECTOR_INLINE void meet_unpacked(const q4_block& a, const q4_block& b,
 }
 
 template <dtype Format, class Products, std::size_t... T>
-PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row, [[maybe_unused]] wide_codes levels,
-                                        const activation_group* x, wide_in<T>... sum, dots_of<Format, Products, T>... dots) {
+PHI4FLASH_VECTOR_INLINE void meet_steps(const packed_block<Format>& a, const packed_block<Format>& b, std::size_t row,
+                                        [[maybe_unused]] wide_codes levels, const activation_group* x, wide_in<T>... sum,
+                                        dots_of<Format, Products, T>... dots) {
     if constexpr (Format == dtype::q8) {
         for (std::size_t s = 0; s < 8; ++s) {
             const auto w = with_sign(codes_at(a, b, s, row));
@@ -35379,8 +35401,8 @@ struct exact_weights {
     void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
 };
 
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride, std::size_t tokens,
-                           const float* bias, float* y, std::size_t y_stride) {
+inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
+                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
     const std::size_t groups = weights.cols / packed_cols;
@@ -35595,7 +35617,7 @@ inline void rounded_panel(const rounded_strip<Products::digits>& strip, std::siz
                           const strip_source& next, float* sums) {
     const std::size_t parts = (end - begin + batch_tokens - 1) / batch_tokens;
     for (std::size_t part = 0; part < parts; ++part, begin += batch_tokens, sums += batch_tokens * rounded_strip_rows) {
-        prefetch_rows({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
+        prefetch_rows<packed_asks_far>({next.at, next.row_bytes, next.rows / packed_rows, next.groups * sizeof(packed_block<Format>)}, part, parts);
         const token_batch batch{x + at.codes_of(begin) + first_tile * at.col_bytes, at.col_tiles * at.col_bytes,
                                 reinterpret_cast<const token_numbers*>(x + at.numbers_of(begin)) + first_tile * tile_cols / scale_cols,
                                 at.scale_blocks, end - begin < batch_tokens ? end - begin : batch_tokens};
@@ -36175,11 +36197,12 @@ inline void multiply_strip(tile_configuration& tiles, const bf16_strip& strip, c
     constexpr std::size_t most = 2 * tile_rows;
     const std::size_t batches = (end - begin + most - 1) / most;
     for (std::size_t batch = 0, t = begin; batch < batches; ++batch, t += most) {
-        prefetch_rows(next, batch, batches);
+        prefetch_rows<plain_asks_far>(next, batch, batches);
         std::size_t left = end - t;
         if (left > most) {
             const auto* outputs = reinterpret_cast<const std::byte*>(y + (t + most) * y_stride);
-            prefetch_rows({outputs, y_stride * sizeof(float), left < 2 * most ? left - most : most, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
+            const std::size_t count = left < 2 * most ? left - most : most;
+            prefetch_rows<false>({outputs, y_stride * sizeof(float), count, bf16_strip_rows * sizeof(float) - 1}, 0, 1);
         }
         tiles.use(left < tile_rows ? left : tile_rows);
         if (left >= most) {
@@ -36648,6 +36671,13 @@ PHI4FLASH_TARGET_END
 
 PHI4FLASH_BEGIN
 
+#if PHI4FLASH_SIMD_HIGHWAY && PHI4FLASH_ARCH_X86
+namespace detail {
+/// Whether this machine has what a target wants: nobody is asked where the compiler's flags have promised it.
+[[nodiscard]] constexpr bool has_level(x86_level here, x86_level wanted) { return PHI4FLASH_IN_PLACE_OF_STATIC || here >= wanted; }
+}  // namespace detail
+#endif
+
 #if !PHI4FLASH_COMPILE_ONCE
 inline
 #endif
@@ -36668,12 +36698,12 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
-    list.target[list.count++] = {&N_AVX3::vnni_table, here >= x86_level::avx3 && has_avx512_vnni()};
-    list.target[list.count++] = {&N_AVX3::table, here >= x86_level::avx3};
+    list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+    list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
-    list.target[list.count++] = {&N_AVX2::vnni_table, here >= x86_level::avx2 && has_avx_vnni()};
-    list.target[list.count++] = {&N_AVX2::table, here >= x86_level::avx2};
+    list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+    list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
@@ -36682,7 +36712,9 @@ inline
 #if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, has_dot_products()};
 #endif
+#if !PHI4FLASH_IN_PLACE_OF_STATIC
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
+#endif
     return list;
 }
 
@@ -44472,8 +44504,9 @@ struct generation_options {
 };
 
 /// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
-/// unknown_token (a stop id that the model does not have); invalid_argument (an empty stop string, more drafts than max_drafts). @since 0.2
-[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab);
+/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (an empty stop
+/// string, more drafts than max_drafts). @since 0.2
+[[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text = nullptr);
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
 /// the end of a text. Errors: out_of_memory; nothing has changed then. @since 0.2
@@ -44485,12 +44518,13 @@ PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const 
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab) {
+PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
     if (const status ok = check_sampling(options.sampling); !ok) return ok;
+    const std::size_t ids = text == nullptr || text->vocab_size() < vocab ? vocab : text->vocab_size();
     for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
         const std::int32_t id = options.stop_ids[i];
-        if (id < 0 || static_cast<std::size_t>(id) >= vocab)
-            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, vocab,
+        if (id < 0 || static_cast<std::size_t>(id) >= ids)
+            return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, ids,
                                  static_cast<long>(id));
     }
     for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
@@ -44805,7 +44839,7 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
-    if (const status ok = check_generation(options, vocab); !ok) return ok.error();
+    if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
@@ -53352,7 +53386,6 @@ PHI4FLASH_END
 // ---- macros that end here ----------------------------------------------------------------------------------------------
 #undef PHI4FLASH_ABI
 #undef PHI4FLASH_ABI_BACK_END
-#undef PHI4FLASH_ABI_BASE
 #undef PHI4FLASH_ABI_EXCEPTIONS
 #undef PHI4FLASH_ABI_FILES
 #undef PHI4FLASH_ABI_ISA
@@ -53383,11 +53416,13 @@ PHI4FLASH_END
 #undef PHI4FLASH_DOT_IS_OWN
 #undef PHI4FLASH_DOT_TARGET
 #undef PHI4FLASH_END
+#undef PHI4FLASH_FLAGS_TARGET
 #undef PHI4FLASH_HIGHWAY_EXTRA
 #undef PHI4FLASH_HIGHWAY_WAS_INCLUDED
 #undef PHI4FLASH_IF_ONE
 #undef PHI4FLASH_IF_ONE_
 #undef PHI4FLASH_IF_ONE_1
+#undef PHI4FLASH_IN_PLACE_OF_STATIC
 #undef PHI4FLASH_ISA_BASE
 #undef PHI4FLASH_ISA_ICE_LAKE
 #undef PHI4FLASH_ISA_LETTERS

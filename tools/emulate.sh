@@ -9,7 +9,8 @@
 #   --get         only installs what the target takes
 #   --installed   installs nothing: exit code 77 where compiler or emulator are absent
 #
-# PHI4FLASH_EMULATE_FLAGS are further flags of the compiler.
+# PHI4FLASH_EMULATE_FLAGS are further flags of the compiler; PHI4FLASH_EMULATE_MACHINE, as cortex-a76 or vlen=128, leaves out the machines of a target
+# whose command has no such text.
 set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -191,6 +192,7 @@ run_target() {
         -o "$program" || return 1
     echo "emulate: $name: compiled in $((SECONDS - started)) s"
     for machine in "${machines[@]}"; do
+        [[ $machine = *"${PHI4FLASH_EMULATE_MACHINE:-}"* ]] || continue
         started=$SECONDS
         TIMEFORMAT="emulate: $name: %U s of processor time"
         if time $machine "$program" --no-version "${without[@]}" "${options[@]}"; then

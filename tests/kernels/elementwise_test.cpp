@@ -50,7 +50,7 @@ TEST_CASE("silu over its range") {
         for (std::size_t i = 0; i < x.size(); ++i) {
             const double want = reference::silu(static_cast<double>(x[i]));
             if (x[i] >= -87.0f) {
-                error.see(ulp_error(y[i], want));
+                if (!(std::fabs(static_cast<double>(y[i]) - want) <= flushed)) error.see(ulp_error(y[i], want));
             } else {
                 beyond.see(std::fabs(static_cast<double>(y[i]) - want));
             }
@@ -58,7 +58,7 @@ TEST_CASE("silu over its range") {
         report("silu, x >= -87", kernels, error, "ulp");
         report("silu, x < -87", kernels, beyond, "");
         CHECK(error.value <= 4.0);
-        CHECK(beyond.value <= 1e-36);
+        CHECK(beyond.value <= 1e-36 + 50.0 * flushed);  // of the exponential, times x
     });
 }
 
@@ -72,7 +72,7 @@ TEST_CASE("softplus over its range") {
         for (std::size_t i = 0; i < x.size(); ++i) {
             const double want = reference::softplus(static_cast<double>(x[i]));
             if (x[i] >= -87.0f) {
-                error.see(ulp_error(y[i], want));
+                if (!(std::fabs(static_cast<double>(y[i]) - want) <= flushed)) error.see(ulp_error(y[i], want));
             } else {
                 beyond.see(std::fabs(static_cast<double>(y[i]) - want));
             }

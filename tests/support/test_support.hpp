@@ -101,6 +101,13 @@ inline constexpr float canary = -12345.678f;
     return std::isnan(got) ? std::numeric_limits<double>::infinity() : std::fabs(static_cast<double>(got) - want) / ulp_at(want);
 }
 
+/// What is lost at most where vectors take subnormal numbers for zero, as NEON of 32 bits always does.
+#if defined(__arm__)
+inline constexpr double flushed = 2.0 * std::numeric_limits<float>::min();
+#else
+inline constexpr double flushed = 0.0;
+#endif
+
 /// The largest number seen; NaN counts as infinite.
 struct worst {
     double value = 0.0;

@@ -32,7 +32,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else

@@ -42,8 +42,12 @@ struct close_folder {
 template <class Visit>
 void each_name(const std::filesystem::path& folder, Visit&& visit) {
     const std::unique_ptr<DIR, close_folder> open(::opendir(folder.c_str()));
-    const dirent* entry = nullptr;
-    while (open && (entry = ::readdir(open.get())) != nullptr) {
+#if defined(__GLIBC__) && defined(__USE_LARGEFILE64)  // for 32 bits readdir gives up where a place in the folder has 64
+    const auto next = [&] { return ::readdir64(open.get()); };
+#else
+    const auto next = [&] { return ::readdir(open.get()); };
+#endif
+    while (const auto* const entry = open ? next() : nullptr) {
         const std::string_view name(entry->d_name);
         if (name != "." && name != ".." && !visit(name)) return;
     }

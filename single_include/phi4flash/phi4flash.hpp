@@ -2903,7 +2903,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -9039,7 +9039,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -14567,7 +14567,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -20096,7 +20096,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -25668,7 +25668,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -31193,7 +31193,7 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
-#if HWY_TARGET <= HWY_AVX2 || (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE))
+#if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
     const hn::Rebind<hwy::float16_t, f32_tag> half;
     return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
@@ -51367,8 +51367,12 @@ struct close_folder {
 template <class Visit>
 void each_name(const std::filesystem::path& folder, Visit&& visit) {
     const std::unique_ptr<DIR, close_folder> open(::opendir(folder.c_str()));
-    const dirent* entry = nullptr;
-    while (open && (entry = ::readdir(open.get())) != nullptr) {
+#if defined(__GLIBC__) && defined(__USE_LARGEFILE64)  // for 32 bits readdir gives up where a place in the folder has 64
+    const auto next = [&] { return ::readdir64(open.get()); };
+#else
+    const auto next = [&] { return ::readdir(open.get()); };
+#endif
+    while (const auto* const entry = open ? next() : nullptr) {
         const std::string_view name(entry->d_name);
         if (name != "." && name != ".." && !visit(name)) return;
     }

@@ -140,30 +140,30 @@ class Emulate(Checkout):
         self.calls = self.folder / "calls"
         for name in ("hwy/base.h", "nlohmann/json.hpp", "doctest/doctest.h"):
             self.write(f"build/deps/usr/include/{name}", "")
-        self.write("bin/i686-linux-gnu-g++", '#!/bin/sh\nfor last; do :; done\n: > "$last"\n', executable=True)
-        self.write("bin/qemu-i386-static", f'#!/bin/sh\necho "$*" >> {self.calls}\n', executable=True)
+        self.write("bin/arm-linux-gnueabihf-g++", '#!/bin/sh\nfor last; do :; done\n: > "$last"\n', executable=True)
+        self.write("bin/qemu-arm-static", f'#!/bin/sh\necho "$*" >> {self.calls}\n', executable=True)
 
     def emulate(self, *options):
         return self.run_script("emulate.sh", *options, path=f"{self.folder / 'bin'}:{os.environ['PATH']}")
 
     def test_options_of_doctest_come_after_two_dashes(self):
-        done = self.emulate("i386", "--", "--success", "--suite=x")
+        done = self.emulate("armhf", "--", "--success", "--suite=x")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(self.calls.read_text(), "-cpu max build/emulate/i386/greedy --no-version --success --suite=x\n")
+        self.assertEqual(self.calls.read_text(), "-cpu max build/emulate/armhf/greedy --no-version --success --suite=x\n")
 
     def test_headers(self):
-        self.emulate("i386")
+        self.emulate("armhf")
         links = self.folder / "build" / "emulate" / "headers"
         self.assertEqual({link.name: link.resolve() for link in links.iterdir()},
                          {name: (self.folder / "build/deps/usr/include" / name).resolve() for name in ("hwy", "nlohmann", "doctest")})
         if not any(pathlib.Path(place, "doctest").exists() for place in ("/usr/include", "/usr/local/include")):
             shutil.rmtree(self.folder / "build/deps/usr/include/doctest")
-            done = self.emulate("i386")
+            done = self.emulate("armhf")
             self.assertEqual((done.returncode, done.stderr), (1, "emulate: no headers of doctest: run tools/setup.sh\n"))
 
     def test_others_are_refused(self):
         for option in ("--success", "--suites", "--suite=", "--instaled", "core", ""):
-            done = self.emulate("i386", option)
+            done = self.emulate("armhf", option)
             self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
             self.assertIn(f"emulate: there is no option '{option}'", done.stderr)
         self.assertFalse(self.calls.exists())

@@ -2754,7 +2754,7 @@ PHI4FLASH_VECTOR_INLINE void prefetch([[maybe_unused]] const void* p) {
     __builtin_prefetch(p);
 #endif
 }
-/// The same, into the second-level cache.
+/// The same, into the second-level cache. @since 0.2
 PHI4FLASH_VECTOR_INLINE void prefetch_far([[maybe_unused]] const void* p) {
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p, 0, 2);

@@ -160,7 +160,7 @@ compile() { # compile SOURCE, unless nothing was changed
 export -f compile
 
 run_target() {
-    local name=$1 level=greedy without=() sources=(src/kernels.cpp src/library.cpp tests/main.cpp) program machine failed=0 started=$SECONDS
+    local name=$1 level=greedy without=() sources=(src/kernels.cpp src/library.cpp tests/main.cpp) program machine failed=0 ran=0 started=$SECONDS
     describe "$name"
     folder=build/emulate/$name
     mkdir -p "$folder"
@@ -193,7 +193,7 @@ run_target() {
     echo "emulate: $name: compiled in $((SECONDS - started)) s"
     for machine in "${machines[@]}"; do
         [[ $machine = *"${PHI4FLASH_EMULATE_MACHINE:-}"* ]] || continue
-        started=$SECONDS
+        started=$SECONDS ran=1
         TIMEFORMAT="emulate: $name: %U s of processor time"
         if time $machine "$program" --no-version "${without[@]}" "${options[@]}"; then
             echo "emulate: $name: well on '$machine' in $((SECONDS - started)) s"
@@ -203,6 +203,7 @@ run_target() {
         fi
     done
     $after || true
+    [ $ran = 1 ] || { echo "emulate: $name: no machine has '$PHI4FLASH_EMULATE_MACHINE' in its command: nothing was run" >&2; return 1; }
     return $failed
 }
 

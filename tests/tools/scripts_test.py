@@ -151,6 +151,14 @@ class Emulate(Checkout):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(self.calls.read_text(), "-cpu max build/emulate/armhf/greedy --no-version --success --suite=x\n")
 
+    def test_a_machine_that_is_not_there(self):
+        os.environ["PHI4FLASH_EMULATE_MACHINE"] = "cortex-none"
+        self.addCleanup(os.environ.pop, "PHI4FLASH_EMULATE_MACHINE")
+        done = self.emulate("armhf")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nothing was run", done.stderr)
+        self.assertFalse(self.calls.exists())
+
     def test_headers(self):
         self.emulate("armhf")
         links = self.folder / "build" / "emulate" / "headers"

@@ -1,5 +1,6 @@
 // Packed weights, way "exact": any number of tokens with f32 activations, unrounded, what the integer kernels are measured against.
-// Weights become f32 panel by panel, and only that is compiled for each format. Runs when activations are to stay f32 (matmul_exact): ways-inl.hpp.
+// Weights become f32, in registers for one token, else panel by panel. Runs when activations are to stay f32 (matmul_exact):
+// ways-inl.hpp.
 
 PHI4FLASH_TARGET_BEGIN
 
@@ -41,10 +42,42 @@ PHI4FLASH_VECTOR_INLINE void put_four(Codes codes, rows_f32 scales, rows_f32 off
     store_rows(multiply_add(bytes_of<3>(codes), scales, offset), out + 3 * packed_rows);
 }
 
+/// Even and odd columns have a sum each, and each sum takes its columns in order: so in every function here, for the same bits.
+template <class Codes>
+PHI4FLASH_VECTOR_INLINE void add_four(Codes codes, rows_f32 scales, rows_f32 offset, const float* x, rows_f32& even,
+                                      rows_f32& odd) {
+    even = multiply_add(multiply_add(bytes_of<0>(codes), scales, offset), repeat_rows(x[0]), even);
+    odd = multiply_add(multiply_add(bytes_of<1>(codes), scales, offset), repeat_rows(x[1]), odd);
+    even = multiply_add(multiply_add(bytes_of<2>(codes), scales, offset), repeat_rows(x[2]), even);
+    odd = multiply_add(multiply_add(bytes_of<3>(codes), scales, offset), repeat_rows(x[3]), odd);
+}
+
 /// y[r] = even[r] + odd[r] + bias[r].
 PHI4FLASH_VECTOR_INLINE void put_exact(rows_f32 even, rows_f32 odd, const float* bias, float* y) {
     store_rows(add_rows_f32(even, odd), y);
     for (std::size_t r = 0; bias != nullptr && r < rows_lanes(); ++r) y[r] += bias[r];
+}
+
+/// One token: weights go from registers into the sums.
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, std::size_t row, const float* PHI4FLASH_RESTRICT x,
+                                       const float* bias, float* y) {
+    const code_vector levels = load_levels(q4_dense.level);
+    rows_f32 even = zero_rows();
+    rows_f32 odd = zero_rows();
+    for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
+        const rows_f32 scales = exact_scales<Format>(w, row);
+        const rows_f32 offset = exact_offset<Format>(scales);
+        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
+        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
+        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
+        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
+        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
+        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
+        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
+        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+    }
+    put_exact(even, odd, bias, y);
 }
 
 /// Groups that are decoded at once: a panel of 8 KiB, which stays in the first-level cache.
@@ -52,7 +85,6 @@ inline constexpr std::size_t exact_groups = 8;
 /// Tokens that use a panel before the next one is decoded; their sums take 8 KiB.
 inline constexpr std::size_t exact_tokens = 128;
 
-/// Even and odd columns have a sum each, and each sum takes its columns in order: the same bits for any number of tokens.
 /// Sums of 4 tokens, in `sums` [4, 2, packed_rows], go on over the columns of a panel [cols, packed_rows].
 PHI4FLASH_VECTOR_INLINE void exact_tile_4(const float* PHI4FLASH_RESTRICT panel, std::size_t cols,
                                           const float* PHI4FLASH_RESTRICT x, std::size_t x_stride, float* sums) {
@@ -92,7 +124,7 @@ PHI4FLASH_VECTOR_INLINE void exact_tile_1(const float* PHI4FLASH_RESTRICT panel,
 
 /// `count` blocks of one row of blocks as a panel [count * packed_cols, packed_rows]; `row` is the first row of a vector.
 template <dtype Format>
-inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
+PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, std::size_t row, float* panel) {
     const code_vector levels = load_levels(q4_dense.level);
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
@@ -102,27 +134,19 @@ inline void exact_panel(const std::byte* w, std::size_t count, std::size_t row, 
     }
 }
 
-/// Packed weights [rows, cols], and how their blocks become panels.
-struct exact_weights {
-    const std::byte* w;
-    std::size_t rows;
-    std::size_t cols;
-    std::size_t block_bytes;
-    void (*panel)(const std::byte* w, std::size_t count, std::size_t row, float* panel);
-};
-
 /// Rows [row, row + lanes) of one row of blocks against up to exact_tokens tokens.
-inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std::size_t row, const float* x, std::size_t x_stride,
-                           std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
+template <dtype Format>
+PHI4FLASH_VECTOR_INLINE void exact_row_tile(const std::byte* w, std::size_t groups, std::size_t row, const float* x,
+                                            std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
+                                            std::size_t y_stride) {
     alignas(64) float panel[exact_groups * packed_cols * packed_rows];
     alignas(64) float sums[exact_tokens * 2 * packed_rows];
-    const std::size_t groups = weights.cols / packed_cols;
     for (std::size_t i = 0; i < 2 * tokens; ++i) store_rows(zero_rows(), sums + i * packed_rows);
     for (std::size_t g = 0; g < groups; g += exact_groups) {
         const std::size_t count = groups - g < exact_groups ? groups - g : exact_groups;
         const std::size_t cols = count * packed_cols;
         const float* from = x + g * packed_cols;
-        weights.panel(w + g * weights.block_bytes, count, row, panel);
+        exact_panel<Format>(w + matrix_bytes(Format, packed_rows, g * packed_cols), count, row, panel);
         std::size_t t = 0;
         for (; t + 4 <= tokens; t += 4) exact_tile_4(panel, cols, from + t * x_stride, x_stride, sums + t * 2 * packed_rows);
         for (; t < tokens; ++t) exact_tile_1(panel, cols, from + t * x_stride, sums + t * 2 * packed_rows);
@@ -133,23 +157,26 @@ inline void exact_row_tile(const exact_weights& weights, const std::byte* w, std
     }
 }
 
-inline void exact_matmul(const exact_weights& weights, const float* x, std::size_t x_stride, std::size_t tokens, const float* bias, float* y,
-                         std::size_t y_stride) {
-    const std::size_t row_bytes = weights.cols / packed_cols * weights.block_bytes;
-    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
-        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
-        for (std::size_t r = 0; r < weights.rows; r += packed_rows) {
-            for (std::size_t row = 0; row < packed_rows; row += rows_lanes())
-                exact_row_tile(weights, weights.w + r / packed_rows * row_bytes, row, x + t * x_stride, x_stride, count,
-                               bias == nullptr ? nullptr : bias + r + row, y + t * y_stride + r + row, y_stride);
-        }
-    }
-}
-
 template <dtype Format>
 inline void packed_matmul_exact(const std::byte* w, std::size_t rows, std::size_t cols, const float* x, std::size_t x_stride,
                                 std::size_t tokens, const float* bias, float* y, std::size_t y_stride) {
-    exact_matmul({w, rows, cols, matrix_bytes(Format, packed_rows, packed_cols), &exact_panel<Format>}, x, x_stride, tokens, bias, y, y_stride);
+    const std::size_t groups = cols / packed_cols;
+    for (std::size_t t = 0; t < tokens; t += exact_tokens) {
+        const std::size_t count = tokens - t < exact_tokens ? tokens - t : exact_tokens;
+        const float* from = x + t * x_stride;
+        for (std::size_t r = 0; r < rows; r += packed_rows) {
+            for (std::size_t row = 0; row < packed_rows; row += rows_lanes()) {
+                const std::byte* block = w + matrix_bytes(Format, r, cols);
+                const float* b = bias == nullptr ? nullptr : bias + r + row;
+                float* out = y + t * y_stride + r + row;
+                if (count == 1) {
+                    exact_row<Format>(block, groups, row, from, b, out);
+                } else {
+                    exact_row_tile<Format>(block, groups, row, from, x_stride, count, b, out, y_stride);
+                }
+            }
+        }
+    }
 }
 
 PHI4FLASH_TARGET_END

@@ -25,6 +25,7 @@
 #include <phi4flash/kernels/attention/bytes-inl.hpp>
 #endif
 #include <phi4flash/kernels/packed/arrange-inl.hpp>
+#include <phi4flash/kernels/packed/meet-inl.hpp>
 #include <phi4flash/kernels/packed/few-inl.hpp>
 #include <phi4flash/kernels/packed/quantize-inl.hpp>
 #include <phi4flash/kernels/packed/strip-inl.hpp>

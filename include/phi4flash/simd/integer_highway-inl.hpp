@@ -167,10 +167,7 @@ inline constexpr int signed_offset = 0;
 
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);

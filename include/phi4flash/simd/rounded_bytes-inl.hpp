@@ -26,6 +26,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 

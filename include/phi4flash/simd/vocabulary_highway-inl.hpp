@@ -31,24 +31,28 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+/// As many f16 as D has floats, exactly.
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
     // Without an instruction for it, Highway's emulation turns infinity into a number; this is to_f32(f16) in vectors.
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));

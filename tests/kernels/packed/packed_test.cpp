@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 
 namespace p4 = phi4flash;
@@ -110,6 +111,28 @@ std::vector<p4::activation_group> arrange_one(const p4::linear_kernels& linear, 
     groups.resize(cols / 32);
     return groups;
 }
+
+}  // namespace
+
+TEST_CASE("an infinite scale of damaged weights shows in its row, and in no other") {
+    const std::size_t cols = 64;
+    const std::vector<float> w(8 * cols, 0.5f);
+    const std::vector<float> x(cols, 1.0f);
+    for (const p4::dtype type : formats) {
+        buffer<std::byte> packed = pack(w, 8, cols, type, 0);
+        const p4::f16 infinite{0x7c00};
+        std::memcpy(packed.data() + 3 * sizeof infinite, &infinite, sizeof infinite);  // scales come first in a block
+        for_each_target([&](const p4::kernel_table& kernels) {
+            const p4::linear_kernels& linear = kernels.linear[static_cast<std::size_t>(type)];
+            const auto groups = arrange_one(linear, x.data(), cols);
+            float y[8];
+            linear.matvec(packed.data(), 8, cols, reinterpret_cast<const std::byte*>(groups.data()), nullptr, y);
+            for (std::size_t r = 0; r < 8; ++r) CHECK(p4::is_finite(y[r]) == (r != 3));
+        });
+    }
+}
+
+namespace {
 
 /// Activations as a product reads them.
 struct read_activations {

@@ -71,9 +71,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 /// See vector_products, which also takes the keys that fill no sixteen. Error: <= 3e-5 of the largest value.
 template <class Element>
 class byte_products {

@@ -56,18 +56,28 @@
 #define PHI4FLASH_IN_PLACE_OF_STATIC \
     (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
-// Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
+// Targets that have a table beside their own, of instructions that some of their CPUs have and Highway's names do not tell: matrix tiles, VNNI,
+// dot products of bytes (SDOT). Static dispatch has it where the compiler's flags promise them. (Better targets have smaller numbers.)
+#if !PHI4FLASH_STATIC_DISPATCH || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
-
-// Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
+#else
+#define PHI4FLASH_AMX_TARGET(target) 0
+#endif
+#if !PHI4FLASH_STATIC_DISPATCH
 #define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
-
-// Targets that have a table with dot products of bytes (SDOT) beside their own, and those whose own table has them.
+#elif defined(__AVX512VNNI__)
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX3)
+#elif defined(__AVXVNNI__)
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2)
+#else
+#define PHI4FLASH_VNNI_TARGET(target) 0
+#endif
+// And where they are part of the target's own table.
 #if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
 #elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
-#define PHI4FLASH_DOT_TARGET(target) (((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_STATIC_DISPATCH && ((target) & HWY_ALL_NEON) != 0)
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
 #else
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -169,9 +179,7 @@
 #else
 #define PHI4FLASH_TARGET_LABEL "static"
 #endif
-#if PHI4FLASH_IN_PLACE_OF_STATIC
-#include <hwy/highway.h>
-#else
+#if !PHI4FLASH_IN_PLACE_OF_STATIC
 #include <phi4flash/kernels/target-inl.hpp>
 #endif
 
@@ -211,7 +219,7 @@ inline
     [[maybe_unused]] const x86_level here = detect_x86_level();
 #if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx, &request_tiles};
-#elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+#elif PHI4FLASH_AMX_TARGET(HWY_AVX3_ZEN4) && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx, &request_tiles};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
@@ -221,11 +229,15 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+#if PHI4FLASH_VNNI_TARGET(HWY_AVX3)
     list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+#endif
     list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+#if PHI4FLASH_VNNI_TARGET(HWY_AVX2)
     list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+#endif
     list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)

@@ -12,7 +12,8 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <string_view>
 #endif
 
 PHI4FLASH_BEGIN
@@ -73,21 +74,29 @@ struct page_share {
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
     std::size_t inside = 0;  // bytes of the range being read that are asked about
     char line[512];
+    const auto is_range = [&line](std::uintptr_t& first, std::uintptr_t& last) {  // "7f12a000-7f12b000 rw-p ..."
+        char* end = nullptr;
+        first = static_cast<std::uintptr_t>(std::strtoull(line, &end, 16));
+        if (end == line || *end != '-') return false;
+        last = static_cast<std::uintptr_t>(std::strtoull(end + 1, &end, 16));
+        return *end == ' ';
+    };
     while (std::fgets(line, sizeof line, file) != nullptr) {
-        unsigned long long first = 0;
-        unsigned long long last = 0;
-        unsigned long long kib = 0;
-        if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) {
-            const auto low = std::max<unsigned long long>(first, begin);
-            const auto high = std::min<unsigned long long>(last, begin + memory.size());
-            inside = low < high ? static_cast<std::size_t>(high - low) : 0;
+        std::uintptr_t first = 0;
+        std::uintptr_t last = 0;
+        if (is_range(first, last)) {
+            const std::uintptr_t low = (std::max)(first, begin);
+            const std::uintptr_t high = (std::min)(last, begin + memory.size());
+            inside = low < high ? high - low : 0;
             continue;
         }
         if (inside == 0) continue;
-        const auto bytes = [&] { return (std::min)(inside, static_cast<std::size_t>(kib) * 1024); };
-        if (std::sscanf(line, "Rss: %llu", &kib) == 1) found.resident += bytes();
-        for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
-            if (std::sscanf(line, kind, &kib) == 1) found.huge += bytes();
+        const auto bytes_of = [&](std::string_view key) {  // "Rss:            1024 kB"
+            if (!std::string_view(line).starts_with(key)) return std::size_t{0};
+            return (std::min)(inside, static_cast<std::size_t>(std::strtoull(line + key.size(), nullptr, 10)) * 1024);
+        };
+        found.resident += bytes_of("Rss:");
+        for (const char* kind : {"AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"}) found.huge += bytes_of(kind);
     }
     std::fclose(file);
     found.resident = (std::min)(found.resident, memory.size());

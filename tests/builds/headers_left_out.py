@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Lists the headers that the library includes with a switch, and fails if one is among them that the switch leaves out.
+"""Lists the headers that the library includes with a switch, and fails if one is among them that the switch leaves out. Also: JSON's parser in
+a client of compile-once mode.
 
     headers_left_out.py COMPILER FLAG... (the include path of the library)
 """
@@ -47,6 +48,11 @@ def main():
         if there:
             print("  these are there and should not be: " + ", ".join(sorted(there)), file=sys.stderr)
             failed = True
+    # Clients of compile-once mode declare what reads JSON, and need no parser: no json.hpp is on their include path, and none is asked for.
+    client = headers(command, ["-DPHI4FLASH_COMPILE_ONCE=1", "-DPHI4FLASH_HAS_JSON=1"], program)
+    if any(path.endswith("/json.hpp") and "phi4flash" not in path for path in client):
+        print("headers_left_out: a client of compile-once mode includes the JSON parser", file=sys.stderr)
+        failed = True
     # The check can fail: without switches some of them are there.
     if not {"filesystem", "thread"} <= named(everything, FILES | THREADS):
         print("headers_left_out: without switches <filesystem> and <thread> should be there", file=sys.stderr)

@@ -2,11 +2,10 @@
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
 /// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
 #include <phi4flash/io/huggingface/tokenizer_settings.hpp>
+#include <phi4flash/io/json/json_listener.hpp>
 #include <phi4flash/text/byte_level.hpp>
 
 #if PHI4FLASH_HAS_JSON
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <array>
@@ -23,9 +22,8 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// Listens to the parser. The first error stops it.
-class tokenizer_json_reader {
+class tokenizer_json_reader final : public json_listener {
 public:
-    using json = nlohmann::json;
     static constexpr std::size_t max_depth = 16;
     /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
     static constexpr std::size_t max_id_gap = 65536;
@@ -33,29 +31,33 @@ public:
     tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
         : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
-    bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
-    bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
-    bool number_integer(json::number_integer_t n) { return number(static_cast<double>(n)); }
-    bool number_unsigned(json::number_unsigned_t n) {
+    bool null() override { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
+    bool boolean(bool b) override { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
+    bool number_integer(std::int64_t n) override { return number(static_cast<double>(n)); }
+    bool number_unsigned(std::uint64_t n) override {
         if (list_ == list::vocabulary) return token(n);
         return number(static_cast<double>(n));
     }
-    bool number_float(json::number_float_t n, const std::string&) { return number(n); }
-    bool string(std::string& s) {
+    bool number_float(double n, const std::string&) override { return number(n); }
+    bool string(std::string& s) override {
         if (list_ == list::merges) return merge_string(s);
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
-    bool binary(json::binary_t&) { return fail(error::format(errc::json_syntax, "binary values are not JSON")); }
-    bool key(std::string& k);
-    bool start_object(std::size_t) { return open(json_kind::object); }
-    bool end_object() { return close(); }
-    bool start_array(std::size_t) { return open(json_kind::array); }
-    bool end_array() { return close(); }
-    bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception&) {
-        return fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", position, token.c_str()));
+    bool key(std::string& k) override;
+    bool start_object() override { return open(json_kind::object); }
+    bool end_object() override { return close(); }
+    bool start_array() override { return open(json_kind::array); }
+    bool end_array() override { return close(); }
+    void not_json(std::size_t at, const std::string& token, const char*) override {
+        (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
     }
 
-    [[nodiscard]] const status& outcome() const { return outcome_; }
+    /// Reads the whole text, once for each reader.
+    [[nodiscard]] status read(std::string_view json) {
+        const char* place = nullptr;
+        (void)parse_json(json, *this, &place);
+        return outcome_;
+    }
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
 
     /// After the parse: what can only be checked with everything known.
@@ -321,12 +323,10 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();
         detail::tokenizer_json_reader reader(builder, json.size(), false);
-        nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
-        if (!reader.outcome()) return reader.outcome().error();
+        if (const status s = reader.read(json); !s) return s.error();
         if (reader.merges_came_first()) {
             detail::tokenizer_json_reader again(builder, json.size(), true);
-            nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
-            if (!again.outcome()) return again.outcome().error();
+            if (const status s = again.read(json); !s) return s.error();
         }
         if (status s = reader.finish(); !s) return s.error();
         return builder.build();

@@ -2,23 +2,18 @@
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
 /// every error a value that says at which byte.
 #include <phi4flash/core/out_of_memory.hpp>
-#include <phi4flash/io/json/json_value.hpp>
 #include <phi4flash/io/file/printable.hpp>
+#include <phi4flash/io/json/json_listener.hpp>
+#include <phi4flash/io/json/json_value.hpp>
 
 #if PHI4FLASH_HAS_JSON
-#if defined(__has_include)
-#if !__has_include(<nlohmann/json.hpp>)
-#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
-#endif
-#endif
-#include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <functional>
-#include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 PHI4FLASH_BEGIN
@@ -29,46 +24,54 @@ struct json_limits {
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
 
-/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
-/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
-class json_events {
+/// The events of a document, checked. Derive from it, override those that matter, and call the base's `start_*`, `end_*` and `key` where they are
+/// overridden; an event that returns `fail(...)` ends the reading with that error.
+class json_events : public detail::json_listener {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
 
-    bool null() { return true; }
-    bool boolean(bool) { return true; }
-    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
-    bool number_unsigned(std::uint64_t) { return true; }
-    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
-    bool string(std::string&) { return true; }
-    bool binary(nlohmann::json::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
-    bool start_object(std::size_t) {
+    bool null() override { return true; }
+    bool boolean(bool) override { return true; }
+    bool number_integer(std::int64_t) override { return true; }
+    bool number_unsigned(std::uint64_t) override { return true; }
+    bool number_float(double, const std::string&) override { return true; }
+    bool string(std::string&) override { return true; }
+    bool start_object() override {
         keys_.emplace_back();
         return enter();
     }
-    bool end_object() {
+    bool end_object() override {
         keys_.pop_back();
         --depth_;
         return true;
     }
-    bool start_array(std::size_t) { return enter(); }
-    bool end_array() {
+    bool start_array() override { return enter(); }
+    bool end_array() override {
         --depth_;
         return true;
     }
-    bool key(std::string& name) {
+    bool key(std::string& name) override {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why);
+    void not_json(std::size_t at, const std::string& token, const char* why) override;
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
-    [[nodiscard]] std::size_t position() const { return position_; }
-    [[nodiscard]] std::size_t* position_counter() { return &position_; }
+    [[nodiscard]] std::size_t position() const { return static_cast<std::size_t>(place_ - begin_); }
+
+    /// Of read_json_events: positions are counted from the start of `text`, and the parser's place in it goes where this points.
+    [[nodiscard]] const char** start(std::string_view text) {
+        begin_ = place_ = text.data();
+        return &place_;
+    }
 
 protected:
+    ~json_events() = default;
+    json_events(const json_events&) = default;
+    json_events& operator=(const json_events&) = default;
+
     bool fail(const error& why) {
         outcome_ = why;
         return false;
@@ -86,76 +89,34 @@ private:
     json_limits limits_;
     status outcome_;
     std::size_t depth_ = 0;
-    std::size_t position_ = 0;
+    const char* begin_ = nullptr;
+    const char* place_ = nullptr;
     std::vector<std::set<std::string, std::less<>>> keys_;
 };
 
-namespace detail {
-/// Walks over the text and tells how far it has come, which the parser's events do not.
-struct counting_iterator {
-    using iterator_category = std::input_iterator_tag;
-    using value_type = char;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const char*;
-    using reference = const char&;
-
-    const char* place = nullptr;
-    std::size_t* count = nullptr;
-
-    reference operator*() const { return *place; }
-    counting_iterator& operator++() {
-        ++place;
-        ++*count;
-        return *this;
-    }
-    counting_iterator operator++(int) {
-        const counting_iterator before = *this;
-        ++*this;
-        return before;
-    }
-    friend bool operator==(const counting_iterator& a, const counting_iterator& b) { return a.place == b.place; }
-    friend bool operator!=(const counting_iterator& a, const counting_iterator& b) { return a.place != b.place; }
-};
-}  // namespace detail
-
-/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
-template <class Events>
-[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
-    if (text.size() > limits.bytes)
-        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
-    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
-    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
-    std::size_t* const count = events.position_counter();
-    const detail::counting_iterator first{text.data(), count};
-    const detail::counting_iterator last{text.data() + text.size(), count};
-    bool complete = false;
-    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = nlohmann::json::sax_parse(first, last, &events); });
-    if (!taken) return taken;
-    if (complete || !events.outcome()) return events.outcome();
-    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
-}
+/// Sends the events of `text` to `events`. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory, and those of the
+/// derived class.
+[[nodiscard]] PHI4FLASH_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events);
 
 namespace detail {
 /// Builds the document.
-class json_builder : public json_events {
+class json_builder final : public json_events {
 public:
     using json_events::json_events;
 
     json_value root;
 
-    bool null() { return add(json_value()); }
-    bool boolean(bool b) { return add(json_value(b)); }
-    bool number_integer(std::int64_t n) { return add(json_value(n)); }
-    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
-    bool number_float(double x, const std::string&) { return add(json_value(x)); }
-    bool string(std::string& text) { return add(json_value(std::move(text))); }
-    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
-    bool end_object() { return close() && json_events::end_object(); }
-    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
-    bool end_array() { return close() && json_events::end_array(); }
-    bool key(std::string& name) {
+    bool null() override { return add(json_value()); }
+    bool boolean(bool b) override { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) override { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) override { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) override { return add(json_value(x)); }
+    bool string(std::string& text) override { return add(json_value(std::move(text))); }
+    bool start_object() override { return json_events::start_object() && open(json_value(json_value::kind::object)); }
+    bool end_object() override { return close() && json_events::end_object(); }
+    bool start_array() override { return json_events::start_array() && open(json_value(json_value::kind::array)); }
+    bool end_array() override { return close() && json_events::end_array(); }
+    bool key(std::string& name) override {
         key_ = name;
         return json_events::key(name);
     }
@@ -182,12 +143,8 @@ private:
 };
 }  // namespace detail
 
-/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
-[[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
-    detail::json_builder events(limits);
-    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
-    return std::move(events.root);
-}
+/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<json_value> read_json(std::string_view text, const json_limits& limits = {});
 
 namespace detail {
 /// What a value is, for a sentence: "a string", or the number itself.
@@ -212,7 +169,7 @@ namespace detail {
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY std::string describe(const json_value& value) {
+PHI4FLASH_COLD_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
         std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
@@ -230,7 +187,7 @@ PHI4FLASH_BODY std::string describe(const json_value& value) {
     return text;
 }
 
-PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
+PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
@@ -240,11 +197,30 @@ PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const c
 
 }  // namespace detail
 
-PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-    std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
+    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
     if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
+    outcome_ = error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str());
+}
+
+PHI4FLASH_COLD_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events) {
+    if (text.size() > limits.bytes)
+        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
+    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
+    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
+        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
+    bool complete = false;
+    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = detail::parse_json(text, events, events.start(text)); });
+    if (!taken) return taken;
+    if (complete || !events.outcome()) return events.outcome();
+    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+}
+
+PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {
+    detail::json_builder events(limits);
+    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
+    return std::move(events.root);
 }
 #endif
 

@@ -2,6 +2,7 @@
 /// A small JSON document in memory. The parser is nlohmann's (io/json/json.hpp); the tree is not, because the destructor of its values takes
 /// memory, and ends the program where there is none, and because its layout depends on switches of its own.
 #include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/sort_once.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -163,7 +164,7 @@ inline json_value& json_value::append(std::string key, json_value value) {
     return entries_.emplace_back(entry{std::move(key), std::move(value)}).value;
 }
 inline void json_value::close() {
-    if (is_object()) std::sort(entries_.begin(), entries_.end(), [](const entry& a, const entry& b) { return a.key < b.key; });
+    if (is_object()) detail::sort_once(entries_, [](const entry& a, const entry& b) { return a.key < b.key; });
 }
 
 PHI4FLASH_END

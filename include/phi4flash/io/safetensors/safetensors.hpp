@@ -3,6 +3,8 @@
 /// Every rule is checked before a tensor is handed out. Source: github.com/huggingface/safetensors, README "Format".
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/result.hpp>
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/json/json.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
@@ -61,7 +63,7 @@ struct safetensors_entry {
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
-class safetensors_events : public json_events {
+class safetensors_events final : public json_events {
 public:
     safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
@@ -71,17 +73,17 @@ public:
     std::vector<safetensors_entry> entries;
     std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
-    bool null() { return number_or_text("null"); }
-    bool boolean(bool) { return number_or_text("a boolean"); }
-    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
-    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
-    bool number_unsigned(std::uint64_t n);
-    bool string(std::string& text);
-    bool start_object(std::size_t n);
-    bool end_object();
-    bool start_array(std::size_t n);
-    bool end_array();
-    bool key(std::string& name);
+    bool null() override { return number_or_text("null"); }
+    bool boolean(bool) override { return number_or_text("a boolean"); }
+    bool number_integer(std::int64_t) override { return bad_number("a negative number"); }
+    bool number_float(double, const std::string& text) override { return bad_number(printable(text).c_str()); }
+    bool number_unsigned(std::uint64_t n) override;
+    bool string(std::string& text) override;
+    bool start_object() override;
+    bool end_object() override;
+    bool start_array() override;
+    bool end_array() override;
+    bool key(std::string& name) override;
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
@@ -130,7 +132,7 @@ public:
     /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
     static result<safetensors> parse(std::span<const std::byte> file);
 
-    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
+    [[nodiscard]] std::span<const safetensors_entry> entries() const { return detail::span_of(entries_); }
 
     [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
         const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
@@ -152,7 +154,7 @@ private:
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 
-PHI4FLASH_BODY const char* safetensors_events::wanted() const {
+PHI4FLASH_COLD_BODY const char* safetensors_events::wanted() const {
     if (place_ == place::outside) return "an object of tensors";
     if (place_ == place::header) return "an object";
     if (place_ == place::metadata) return "a string";
@@ -160,7 +162,7 @@ PHI4FLASH_BODY const char* safetensors_events::wanted() const {
     return field_ == dtype_field ? "a string" : "a list of numbers";
 }
 
-PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
+PHI4FLASH_COLD_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     if (place_ == place::shape) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
@@ -177,7 +179,7 @@ PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
+PHI4FLASH_COLD_BODY bool safetensors_events::string(std::string& text) {
     if (place_ == place::metadata) return true;
     if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
     const safetensors_dtype* const known = find_safetensors_dtype(text);
@@ -189,33 +191,33 @@ PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::start_object(std::size_t n) {
+PHI4FLASH_COLD_BODY bool safetensors_events::start_object() {
     if (place_ != place::outside && place_ != place::header) {
-        return json_events::start_object(n) && number_or_text("an object");
+        return json_events::start_object() && number_or_text("an object");
     }
     const bool tensor = place_ == place::header && !is_metadata();
     place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
     seen_ = none;
     entry_ = {};
     offsets_ = 0;
-    return json_events::start_object(n);
+    return json_events::start_object();
 }
 
-PHI4FLASH_BODY bool safetensors_events::end_object() {
+PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
     if (place_ == place::tensor && !finish_tensor()) return false;
     place_ = place_ == place::header ? place::outside : place::header;
     field_ = none;
     return json_events::end_object();
 }
 
-PHI4FLASH_BODY bool safetensors_events::start_array(std::size_t n) {
-    if (!json_events::start_array(n)) return false;
+PHI4FLASH_COLD_BODY bool safetensors_events::start_array() {
+    if (!json_events::start_array()) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::end_array() {
+PHI4FLASH_COLD_BODY bool safetensors_events::end_array() {
     if (place_ == place::offsets && offsets_ != 2)
         return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
                                   printable(key_).c_str(), offsets_));
@@ -223,7 +225,7 @@ PHI4FLASH_BODY bool safetensors_events::end_array() {
     return json_events::end_array();
 }
 
-PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
+PHI4FLASH_COLD_BODY bool safetensors_events::key(std::string& name) {
     if (place_ == place::header) {
         key_ = name;
         if (first_use(name)) return true;
@@ -239,7 +241,7 @@ PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
+PHI4FLASH_COLD_BODY bool safetensors_events::finish_tensor() {
     for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
         field_ = wanted_field;
         if ((seen_ & wanted_field) == 0)
@@ -256,7 +258,7 @@ PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
     return place_tensor(bytes);
 }
 
-PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
+PHI4FLASH_COLD_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
@@ -282,7 +284,7 @@ PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
+PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
@@ -302,8 +304,8 @@ PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const s
 }
 
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
-PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) {
-    std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
+PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
+    detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
         return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
@@ -323,7 +325,7 @@ PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) 
     return {};
 }
 
-PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
+PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     return detail::or_out_of_memory("read a safetensors file", [&]() -> result<safetensors> {
         const auto header = header_of(file);
         if (!header) return header.error();
@@ -340,14 +342,14 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
         table.names_ = std::move(events.names);
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
-        std::sort(table.entries_.begin(), table.entries_.end(),
+        detail::sort_once(table.entries_,
                   [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }
 #endif
 
-PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
+PHI4FLASH_COLD_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
     for (std::size_t i = 0; i < plain_dtype_count; ++i) {

@@ -1,0 +1,116 @@
+#pragma once
+/// Where nlohmann's parser is met: it is compiled once, for one class of listeners and one of iterators, and files that only declare what reads
+/// JSON do without its header.
+#include <phi4flash/config/abi.hpp>
+
+#if PHI4FLASH_HAS_JSON
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#if PHI4FLASH_BODIES
+#if defined(__has_include)
+#if !__has_include(<nlohmann/json.hpp>)
+#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
+#endif
+#endif
+#include <nlohmann/json.hpp>
+
+#include <iterator>
+#endif
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from.
+class json_listener {
+public:
+    virtual bool null() = 0;
+    virtual bool boolean(bool b) = 0;
+    virtual bool number_integer(std::int64_t n) = 0;  ///< negative ones only
+    virtual bool number_unsigned(std::uint64_t n) = 0;
+    virtual bool number_float(double x, const std::string& text) = 0;  ///< also whole numbers that do not fit 64 bits
+    virtual bool string(std::string& text) = 0;
+    virtual bool start_object() = 0;
+    virtual bool end_object() = 0;
+    virtual bool start_array() = 0;
+    virtual bool end_array() = 0;
+    virtual bool key(std::string& name) = 0;
+    /// The text is not JSON at byte `at`. `token`: what stands there; `why`: the parser's words.
+    virtual void not_json(std::size_t at, const std::string& token, const char* why) = 0;
+
+protected:
+    json_listener() = default;
+    json_listener(const json_listener&) = default;
+    json_listener& operator=(const json_listener&) = default;
+    ~json_listener() = default;
+};
+
+/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *place: after the text of the
+/// current event.   Throws what containers throw.
+[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place);
+
+#if PHI4FLASH_BODIES
+
+/// Walks over the text and tells how far it has come, which the parser's events do not.
+struct json_iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+
+    const char* at = nullptr;
+    const char** place = nullptr;
+
+    reference operator*() const { return *at; }
+    json_iterator& operator++() {
+        *place = ++at;
+        return *this;
+    }
+    json_iterator operator++(int) {
+        const json_iterator before = *this;
+        ++*this;
+        return before;
+    }
+    friend bool operator==(const json_iterator& a, const json_iterator& b) { return a.at == b.at; }
+    friend bool operator!=(const json_iterator& a, const json_iterator& b) { return a.at != b.at; }
+};
+
+/// What the parser wants to talk to.
+struct json_events_of_parser {
+    json_listener* to;
+
+    bool null() { return to->null(); }
+    bool boolean(bool b) { return to->boolean(b); }
+    bool number_integer(nlohmann::json::number_integer_t n) { return to->number_integer(n); }
+    bool number_unsigned(nlohmann::json::number_unsigned_t n) { return to->number_unsigned(n); }
+    bool number_float(nlohmann::json::number_float_t x, const std::string& text) { return to->number_float(x, text); }
+    bool string(std::string& text) { return to->string(text); }
+    bool binary(nlohmann::json::binary_t&) { return false; }  // never in JSON
+    bool start_object(std::size_t) { return to->start_object(); }
+    bool end_object() { return to->end_object(); }
+    bool start_array(std::size_t) { return to->start_array(); }
+    bool end_array() { return to->end_array(); }
+    bool key(std::string& name) { return to->key(name); }
+    bool parse_error(std::size_t at, const std::string& token, const nlohmann::json::exception& why) {
+        to->not_json(at, token, why.what());
+        return false;
+    }
+};
+
+PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place) {
+    json_events_of_parser events{&to};
+    *place = text.data();
+    return nlohmann::json::sax_parse(json_iterator{text.data(), place}, json_iterator{text.data() + text.size(), place}, &events);
+}
+
+#endif
+
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON

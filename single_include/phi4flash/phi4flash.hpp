@@ -138,6 +138,14 @@
 #endif
 #define PHI4FLASH_BODIES (!PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION)
 
+/// Of what runs once or when something went wrong: it shall be small, and a branch that leads to it is the unlikely one.
+#if defined(__GNUC__) || defined(__clang__)
+#define PHI4FLASH_COLD __attribute__((cold))
+#else
+#define PHI4FLASH_COLD
+#endif
+#define PHI4FLASH_COLD_BODY PHI4FLASH_COLD PHI4FLASH_BODY
+
 /// 0 in that file leaves its kernels to another one, which includes kernels/dispatch.hpp alone and is compiled again only when they change.
 #ifndef PHI4FLASH_KERNELS
 #define PHI4FLASH_KERNELS PHI4FLASH_BODIES
@@ -643,7 +651,7 @@ public:
 
     /// printf-style. A sentence that does not fit is cut, never overrun.
     PHI4FLASH_PRINTF_LIKE(2, 3)
-    static error format(errc code, const char* pattern, ...) {
+    PHI4FLASH_COLD static error format(errc code, const char* pattern, ...) {
         error e;
         e.code_ = code;
         std::va_list arguments;
@@ -1041,36 +1049,68 @@ PHI4FLASH_END
 // ---- phi4flash/core/result.hpp -------------------------------------------------------------------------------------------
 /// `result<T>`: a value or an `error`, the part of C++23's std::expected that the library needs, without exceptions.
 
+#include <memory>
 #include <utility>
-#include <variant>
 PHI4FLASH_BEGIN
 
 /// Holds a T or an error. Test it before use: `*r` of a failed result is undefined, as with std::expected.
+/// (Not over std::variant: that is half a second of compile time in all.)
 template <class T>
 class [[nodiscard]] result {
 public:
     using value_type = T;
 
-    result(T value) : content_(std::in_place_index<0>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
-    result(const phi4flash::error& why) : content_(std::in_place_index<1>, why) {}  // NOLINT(google-explicit-constructor)
-
-    [[nodiscard]] bool has_value() const { return content_.index() == 0; }
-    explicit operator bool() const { return has_value(); }
-
-    [[nodiscard]] T& operator*() & { return *std::get_if<0>(&content_); }
-    [[nodiscard]] const T& operator*() const& { return *std::get_if<0>(&content_); }
-    [[nodiscard]] T&& operator*() && { return std::move(*std::get_if<0>(&content_)); }
-    [[nodiscard]] T* operator->() { return std::get_if<0>(&content_); }
-    [[nodiscard]] const T* operator->() const { return std::get_if<0>(&content_); }
-    [[nodiscard]] const phi4flash::error& error() const {
-#if defined(__GNUC__) || defined(__clang__)
-        if (content_.index() > 1) __builtin_unreachable();  // or -Wnull-dereference tells hosts of a third case
-#endif
-        return *std::get_if<1>(&content_);
+    result(T value) : value_(std::move(value)), ok_(true) {}             // NOLINT(google-explicit-constructor)
+    result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
+    result(const result& other)
+        requires std::is_copy_constructible_v<T>
+        : ok_(other.ok_) {
+        if (ok_) {
+            std::construct_at(&value_, other.value_);
+        } else {
+            std::construct_at(&error_, other.error_);
+        }
+    }
+    result(result&& other) noexcept : ok_(other.ok_) {
+        static_assert(std::is_nothrow_move_constructible_v<T>);
+        if (ok_) {
+            std::construct_at(&value_, std::move(other.value_));
+        } else {
+            std::construct_at(&error_, other.error_);
+        }
+    }
+    result& operator=(const result& other)
+        requires std::is_copy_constructible_v<T>
+    {
+        return *this = result(other);
+    }
+    result& operator=(result&& other) noexcept {
+        if (this != &other) {
+            this->~result();
+            std::construct_at(this, std::move(other));
+        }
+        return *this;
+    }
+    ~result() {
+        if (ok_) value_.~T();
     }
 
+    [[nodiscard]] bool has_value() const { return ok_; }
+    explicit operator bool() const { return ok_; }
+
+    [[nodiscard]] T& operator*() & { return value_; }
+    [[nodiscard]] const T& operator*() const& { return value_; }
+    [[nodiscard]] T&& operator*() && { return std::move(value_); }
+    [[nodiscard]] T* operator->() { return &value_; }
+    [[nodiscard]] const T* operator->() const { return &value_; }
+    [[nodiscard]] const phi4flash::error& error() const { return error_; }
+
 private:
-    std::variant<T, phi4flash::error> content_;
+    union {
+        T value_;
+        phi4flash::error error_;
+    };
+    bool ok_;
 };
 
 /// A result without a value: success, or an error.
@@ -1188,6 +1228,7 @@ PHI4FLASH_END
 #if PHI4FLASH_FILES && defined(__linux__)
 #include <sys/mman.h>
 
+#include <cstdlib>
 #endif
 
 PHI4FLASH_BEGIN
@@ -1248,21 +1289,29 @@ struct page_share {
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
     std::size_t inside = 0;  // bytes of the range being read that are asked about
     char line[512];
+    const auto is_range = [&line](std::uintptr_t& first, std::uintptr_t& last) {  // "7f12a000-7f12b000 rw-p ..."
+        char* end = nullptr;
+        first = static_cast<std::uintptr_t>(std::strtoull(line, &end, 16));
+        if (end == line || *end != '-') return false;
+        last = static_cast<std::uintptr_t>(std::strtoull(end + 1, &end, 16));
+        return *end == ' ';
+    };
     while (std::fgets(line, sizeof line, file) != nullptr) {
-        unsigned long long first = 0;
-        unsigned long long last = 0;
-        unsigned long long kib = 0;
-        if (std::sscanf(line, "%llx-%llx ", &first, &last) == 2) {
-            const auto low = std::max<unsigned long long>(first, begin);
-            const auto high = std::min<unsigned long long>(last, begin + memory.size());
-            inside = low < high ? static_cast<std::size_t>(high - low) : 0;
+        std::uintptr_t first = 0;
+        std::uintptr_t last = 0;
+        if (is_range(first, last)) {
+            const std::uintptr_t low = (std::max)(first, begin);
+            const std::uintptr_t high = (std::min)(last, begin + memory.size());
+            inside = low < high ? high - low : 0;
             continue;
         }
         if (inside == 0) continue;
-        const auto bytes = [&] { return (std::min)(inside, static_cast<std::size_t>(kib) * 1024); };
-        if (std::sscanf(line, "Rss: %llu", &kib) == 1) found.resident += bytes();
-        for (const char* kind : {"AnonHugePages: %llu", "ShmemPmdMapped: %llu", "FilePmdMapped: %llu"})
-            if (std::sscanf(line, kind, &kib) == 1) found.huge += bytes();
+        const auto bytes_of = [&](std::string_view key) {  // "Rss:            1024 kB"
+            if (!std::string_view(line).starts_with(key)) return std::size_t{0};
+            return (std::min)(inside, static_cast<std::size_t>(std::strtoull(line + key.size(), nullptr, 10)) * 1024);
+        };
+        found.resident += bytes_of("Rss:");
+        for (const char* kind : {"AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"}) found.huge += bytes_of(kind);
     }
     std::fclose(file);
     found.resident = (std::min)(found.resident, memory.size());
@@ -1326,7 +1375,6 @@ PHI4FLASH_END
 /// Memory whose size is known before it is taken: a layout is written once as a function over an `arena`, run first to
 /// count and then to carve the caller's block.
 
-#include <memory>
 #include <new>
 PHI4FLASH_BEGIN
 
@@ -1448,15 +1496,19 @@ auto unless_out_of_memory(Work&& work, [[maybe_unused]] Otherwise&& otherwise) -
 #endif
 }
 
-/// What work(), which returns nothing or what an error can become, returns, nothing as success; where memory runs out, the error: "not
-/// enough memory to <what>".
+/// The error of a public function that runs out of memory: "not enough memory to <what>".
+struct no_memory_to {
+    const char* what;
+    [[nodiscard]] error operator()() const { return error::format(errc::out_of_memory, "not enough memory to %s", what); }
+};
+
+/// What work(), which returns nothing or what an error can become, returns, nothing as success; where memory runs out, that error.
 template <class Work>
 [[nodiscard]] auto or_out_of_memory(const char* what, Work&& work) {
-    const auto otherwise = [what] { return error::format(errc::out_of_memory, "not enough memory to %s", what); };
     if constexpr (std::is_void_v<decltype(work())>) {
-        return unless_out_of_memory([&] { return work(), status(); }, otherwise);
+        return unless_out_of_memory([&] { return work(), status(); }, no_memory_to{what});
     } else {
-        return unless_out_of_memory(work, otherwise);
+        return unless_out_of_memory(work, no_memory_to{what});
     }
 }
 
@@ -1855,13 +1907,21 @@ private:
     long long period = 100000;
     std::snprintf(path, sizeof path, "%s/%s", folder, version_2 ? "cpu.max" : "cpu.cfs_quota_us");
     system_file file(root, path);
-    if (const char* const line = file.next()) {
-        if (std::sscanf(line, "%lld %lld", &quota, &period) < 1) quota = -1;
+    if (const char* const line = file.next()) {  // not by std::sscanf, which is 80 KB of a static program
+        char* end = nullptr;
+        if (const long long number = std::strtoll(line, &end, 10); end != line) {
+            quota = number;
+            const char* const second = end;
+            if (const long long other = std::strtoll(second, &end, 10); end != second) period = other;
+        }
     }
     if (!version_2) {
         std::snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
         system_file other(root, path);
-        if (const char* const line = other.next()) (void)std::sscanf(line, "%lld", &period);
+        if (const char* const line = other.next()) {
+            char* end = nullptr;
+            if (const long long number = std::strtoll(line, &end, 10); end != line) period = number;
+        }
     }
     return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>((std::max)(1LL, quota / period));
 }
@@ -2803,18 +2863,28 @@ PHI4FLASH_END
 #define PHI4FLASH_IN_PLACE_OF_STATIC \
     (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
-// Targets that have a table with matrix tiles beside their own. (Better targets have smaller numbers.)
+// Targets that have a table beside their own, of instructions that some of their CPUs have and Highway's names do not tell: matrix tiles, VNNI,
+// dot products of bytes (SDOT). Static dispatch has it where the compiler's flags promise them. (Better targets have smaller numbers.)
+#if !PHI4FLASH_STATIC_DISPATCH || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
-
-// Targets that have a table with VNNI beside their own: CPUs of these sets have it or not, and Highway's names do not tell.
+#else
+#define PHI4FLASH_AMX_TARGET(target) 0
+#endif
+#if !PHI4FLASH_STATIC_DISPATCH
 #define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
-
-// Targets that have a table with dot products of bytes (SDOT) beside their own, and those whose own table has them.
+#elif defined(__AVX512VNNI__)
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX3)
+#elif defined(__AVXVNNI__)
+#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2)
+#else
+#define PHI4FLASH_VNNI_TARGET(target) 0
+#endif
+// And where they are part of the target's own table.
 #if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
 #elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
-#define PHI4FLASH_DOT_TARGET(target) (((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_STATIC_DISPATCH && ((target) & HWY_ALL_NEON) != 0)
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
 #else
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -2902,24 +2972,28 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+/// As many f16 as D has floats, exactly.
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
     // Without an instruction for it, Highway's emulation turns infinity into a number; this is to_f32(f16) in vectors.
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -3622,10 +3696,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -4088,6 +4159,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -6121,9 +6194,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 /// See vector_products, which also takes the keys that fill no sixteen. Error: <= 3e-5 of the largest value.
 template <class Element>
 class byte_products {
@@ -6524,51 +6594,11 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
-// Packed weights, way "registers": one token, a few, or many in turns.
-// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked in
-// registers, and meets all tokens of a turn before the next is read. Weights go by once, in row_streams places in turn; nothing is rounded but
-// activations.
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
+// How a group of blocks of packed weights meets tokens: unpacked in registers, and multiplied with the rounded activations of one token or several at
+// once. A block, or two side by side where a vector has room for 16 rows. few-inl.hpp walks over the weights.
 
 PHI4FLASH_TARGET_BEGIN
-
-/// Tokens that a block meets at most while it is in registers.
-inline constexpr std::size_t turn_tokens = 16;
-
-// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2 to SSE4) or bytes are all there is to unpack (q8).
-// Where a vector holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left. Other processors: not
-// measured.
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
-/// shuffles of bytes, was slower so.)
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-/// Tokens whose sums are kept at once: several turns, so that all but the first find weights in the first-level cache.
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-/// Whether a vector has room for half the rows of a block, as is known when compiling.
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-/// Blocks that are unpacked together: the first of them is for the first 8 rows of a vector, the second for the others, if there are any.
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 // Vectors cannot stand in arrays, so the sums of a turn are packs of parameters: one for each token T.
 template <std::size_t>
@@ -6761,6 +6791,54 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// Packed weights, way "registers": one token, a few, or many in turns.
+// A block of weights (two blocks side by side where a vector has room for 16 rows; two such pairs at once from four tokens on) is unpacked in
+// registers, and meets all tokens of a turn before the next is read (meet-inl.hpp). Weights go by once, in row_streams places in turn; nothing is
+// rounded but activations.
+
+PHI4FLASH_TARGET_BEGIN
+
+/// Tokens that a block meets at most while it is in registers.
+inline constexpr std::size_t turn_tokens = 16;
+
+// Long turns save unpacking: they are no faster where multiplying is far dearer (scalar, SSE2 to SSE4) or bytes are all there is to unpack (q8).
+// Where a vector holds two blocks, four of them meet eight tokens (add_groups_of_pairs), and turns are for what is left. Other processors: not
+// measured.
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+/// Whether one token meets the row_streams places of its weights side by side: where multiplying takes less time than reading. (SSE2, without
+/// shuffles of bytes, was slower so.)
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+/// Tokens whose sums are kept at once: several turns, so that all but the first find weights in the first-level cache.
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+/// Whether a vector has room for half the rows of a block, as is known when compiling.
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+/// Blocks that are unpacked together: the first of them is for the first 8 rows of a vector, the second for the others, if there are any.
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 /// Room for the numbers of a vector's rows.
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
@@ -7539,14 +7617,9 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        // Of 4 bits the low halves, then the high ones. As loops: unrolled they are no faster, and several times what there is to compile.
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -7600,8 +7673,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -9065,23 +9138,26 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -9693,10 +9769,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -10119,6 +10192,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -11949,9 +12024,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -12321,37 +12393,8 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
-
-inline constexpr std::size_t turn_tokens = 16;
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 template <std::size_t>
 using wide_of = wide_f32;
@@ -12532,6 +12575,40 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
@@ -13234,14 +13311,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -13291,8 +13362,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -14619,23 +14690,26 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -15247,10 +15321,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -15673,6 +15744,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -17503,9 +17576,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -17875,37 +17945,8 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
-
-inline constexpr std::size_t turn_tokens = 16;
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 template <std::size_t>
 using wide_of = wide_f32;
@@ -18086,6 +18127,40 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
@@ -18788,14 +18863,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -18845,8 +18914,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -20174,23 +20243,26 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -20802,10 +20874,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -21228,6 +21297,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -23058,9 +23129,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -23430,37 +23498,8 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
-
-inline constexpr std::size_t turn_tokens = 16;
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 template <std::size_t>
 using wide_of = wide_f32;
@@ -23641,6 +23680,40 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
@@ -24343,14 +24416,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -24400,8 +24467,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -25733,9 +25800,7 @@ PHI4FLASH_TARGET_END
 #else
 #define PHI4FLASH_TARGET_LABEL "static"
 #endif
-#if PHI4FLASH_IN_PLACE_OF_STATIC
-#include <hwy/highway.h>
-#else
+#if !PHI4FLASH_IN_PLACE_OF_STATIC
 
 // ---- phi4flash/kernels/target-inl.hpp ------------------------------------------------------------------------------------
 
@@ -25772,23 +25837,26 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -26400,10 +26468,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -26826,6 +26891,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -28656,9 +28723,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -29028,37 +29092,8 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
-
-inline constexpr std::size_t turn_tokens = 16;
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 template <std::size_t>
 using wide_of = wide_f32;
@@ -29239,6 +29274,40 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
@@ -29941,14 +30010,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -29998,8 +30061,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -31323,23 +31386,26 @@ PHI4FLASH_VECTOR_INLINE void store(f32_vector v, bf16* p) {
     const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fffu))));
     hn::StoreU(hn::TruncateTo(u16_half_tag(), rounded), u16_half_tag(), reinterpret_cast<std::uint16_t*>(p));
 }
-PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) {
+template <class D>
+PHI4FLASH_VECTOR_INLINE hn::Vec<D> promote_f16(D d, const f16* p) {
 #if HWY_TARGET <= HWY_AVX2 || (HWY_ARCH_ARM_A64 && (HWY_TARGET & (HWY_ALL_NEON | HWY_ALL_SVE)))
-    const hn::Rebind<hwy::float16_t, f32_tag> half;
-    return hn::PromoteTo(f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+    const hn::Rebind<hwy::float16_t, D> half;
+    return hn::PromoteTo(d, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
 #else
-    const u32_tag du;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(u16_half_tag(), reinterpret_cast<const std::uint16_t*>(p)));
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> half;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(half, reinterpret_cast<const std::uint16_t*>(p)));
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const auto magnitude = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fffu)));
     const auto normal = hn::Add(magnitude, hn::Set(du, 0x38000000u));
     const auto least = hn::Set(du, 0x38800000u);
-    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(f32_tag(), hn::Or(magnitude, least)), hn::BitCast(f32_tag(), least)));
+    const auto subnormal = hn::BitCast(du, hn::Sub(hn::BitCast(d, hn::Or(magnitude, least)), hn::BitCast(d, least)));
     const auto value = hn::IfThenElse(hn::Lt(magnitude, hn::Set(du, 0x00800000u)), subnormal, normal);
     const auto not_finite = hn::IfThenElseZero(hn::Ge(magnitude, hn::Set(du, 0x0f800000u)), hn::Set(du, 0x7f800000u));
-    return hn::BitCast(f32_tag(), hn::Or(hn::Or(value, not_finite), sign));
+    return hn::BitCast(d, hn::Or(hn::Or(value, not_finite), sign));
 #endif
 }
+PHI4FLASH_VECTOR_INLINE f32_vector load(const f16* p) { return promote_f16(f32_tag(), p); }
 PHI4FLASH_VECTOR_INLINE f32_vector load(const kv_int8* p) {
     const hn::Rebind<std::int8_t, f32_tag> codes;
     return hn::ConvertTo(f32_tag(), hn::PromoteTo(i32_tag(), hn::LoadU(codes, reinterpret_cast<const std::int8_t*>(p))));
@@ -31951,10 +32017,7 @@ inline constexpr int signed_offset = 0;
 #endif
 
 PHI4FLASH_VECTOR_INLINE rows_f32 zero_rows() { return hn::Zero(rows_f32_tag()); }
-PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) {
-    const hn::Rebind<hwy::float16_t, rows_f32_tag> half;
-    return hn::PromoteTo(rows_f32_tag(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
-}
+PHI4FLASH_VECTOR_INLINE rows_f32 load_scales(const f16* p) { return promote_f16(rows_f32_tag(), p); }
 template <class Integers, class Floats>
 PHI4FLASH_VECTOR_INLINE Floats scaled(Integers sums, Floats scale) {
     return hn::Mul(hn::ConvertTo(hn::DFromV<Floats>(), sums), scale);
@@ -32377,6 +32440,8 @@ inline constexpr std::size_t vector_rows = hn::MaxLanes(tokens_tag());
 using tokens_i32 = hn::Vec<tokens_tag>;
 template <std::size_t>
 using i32_of = tokens_i32;
+template <std::size_t>
+using i32_in = tokens_i32&;
 PHI4FLASH_VECTOR_INLINE tokens_i32 repeat_integer(std::int32_t x) { return hn::Set(tokens_tag(), x); }
 PHI4FLASH_VECTOR_INLINE tokens_f32 to_floats(tokens_i32 v) { return hn::ConvertTo(tokens_f32_tag(), v); }
 
@@ -34207,9 +34272,6 @@ inline std::uintptr_t bytes_between(const kv_int8* from, const kv_int8* to) {
     return reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
 }
 
-template <std::size_t>
-using i32_in = tokens_i32&;
-
 template <class Element>
 class byte_products {
     static_assert(std::is_same_v<Element, kv_int8>);
@@ -34579,37 +34641,8 @@ inline const std::byte* arrange_codes(const float* x, std::size_t x_stride, std:
 
 PHI4FLASH_TARGET_END
 
-// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+// ---- phi4flash/kernels/packed/meet-inl.hpp -------------------------------------------------------------------------------
 PHI4FLASH_TARGET_BEGIN
-
-inline constexpr std::size_t turn_tokens = 16;
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-template <dtype Format>
-inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
-#else
-template <dtype Format>
-inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
-#endif
-
-#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
-inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
-#else
-inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
-#endif
-
-inline constexpr std::size_t few_tokens = 2 * turn_tokens;
-
-#if PHI4FLASH_SIMD_HIGHWAY
-inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
-#else
-inline constexpr bool half_a_block = false;
-#endif
-
-struct block_pair {
-    const std::byte* first;
-    const std::byte* second;
-};
 
 template <std::size_t>
 using wide_of = wide_f32;
@@ -34790,6 +34823,40 @@ PHI4FLASH_VECTOR_INLINE void add_sum(wide_f32 sum, [[maybe_unused]] const activa
         store_wide(multiply_add(sum, repeat_wide(x.scale), load_wide(total)), total);
     }
 }
+
+PHI4FLASH_TARGET_END
+
+// ---- phi4flash/kernels/packed/few-inl.hpp --------------------------------------------------------------------------------
+PHI4FLASH_TARGET_BEGIN
+
+inline constexpr std::size_t turn_tokens = 16;
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+template <dtype Format>
+inline constexpr std::size_t longest_turn = HWY_TARGET > HWY_AVX2 || wide_blocks == 2 || Format == dtype::q8 ? 4 : turn_tokens;
+#else
+template <dtype Format>
+inline constexpr std::size_t longest_turn = PHI4FLASH_SIMD_SCALAR || Format == dtype::q8 ? 4 : turn_tokens;
+#endif
+
+#if PHI4FLASH_SIMD_HIGHWAY && HWY_ARCH_X86
+inline constexpr bool places_side_by_side = HWY_TARGET <= HWY_SSSE3;
+#else
+inline constexpr bool places_side_by_side = !PHI4FLASH_SIMD_SCALAR && row_streams != 1;
+#endif
+
+inline constexpr std::size_t few_tokens = 2 * turn_tokens;
+
+#if PHI4FLASH_SIMD_HIGHWAY
+inline constexpr bool half_a_block = !HWY_HAVE_SCALABLE && HWY_MAX_BYTES == 4 * packed_rows / 2;
+#else
+inline constexpr bool half_a_block = false;
+#endif
+
+struct block_pair {
+    const std::byte* first;
+    const std::byte* second;
+};
 
 inline constexpr std::size_t few_rows = packed_rows * wide_blocks;
 
@@ -35492,14 +35559,8 @@ PHI4FLASH_VECTOR_INLINE void exact_row(const std::byte* w, std::size_t groups, s
     for (std::size_t g = 0; g < groups; ++g, w += matrix_bytes(Format, packed_rows, packed_cols), x += packed_cols) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        add_four(exact_codes<Format>(w, row, 0, levels), scales, offset, x, even, odd);
-        add_four(exact_codes<Format>(w, row, 1, levels), scales, offset, x + 4, even, odd);
-        add_four(exact_codes<Format>(w, row, 2, levels), scales, offset, x + 8, even, odd);
-        add_four(exact_codes<Format>(w, row, 3, levels), scales, offset, x + 12, even, odd);
-        add_four(exact_codes<Format>(w, row, 4, levels), scales, offset, x + 16, even, odd);
-        add_four(exact_codes<Format>(w, row, 5, levels), scales, offset, x + 20, even, odd);
-        add_four(exact_codes<Format>(w, row, 6, levels), scales, offset, x + 24, even, odd);
-        add_four(exact_codes<Format>(w, row, 7, levels), scales, offset, x + 28, even, odd);
+        for (std::size_t s = 0; s < 4; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
+        for (std::size_t s = 4; s < 8; ++s) add_four(exact_codes<Format>(w, row, s, levels), scales, offset, x + 4 * s, even, odd);
     }
     put_exact(even, odd, bias, y);
 }
@@ -35549,8 +35610,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
-            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -36845,7 +36906,7 @@ inline
     [[maybe_unused]] const x86_level here = detect_x86_level();
 #if PHI4FLASH_AMX_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::tile_table, here >= x86_level::amx, &request_tiles};
-#elif PHI4FLASH_AMX && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
+#elif PHI4FLASH_AMX_TARGET(HWY_AVX3_ZEN4) && PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
     list.target[list.count++] = {&N_AVX3_ZEN4::tile_table, here >= x86_level::amx, &request_tiles};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3_ZEN4)
@@ -36855,11 +36916,15 @@ inline
     list.target[list.count++] = {&N_AVX3_DL::table, here >= x86_level::avx3_dl};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
+#if PHI4FLASH_VNNI_TARGET(HWY_AVX3)
     list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+#endif
     list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
+#if PHI4FLASH_VNNI_TARGET(HWY_AVX2)
     list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+#endif
     list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
 #if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
@@ -37724,6 +37789,36 @@ PHI4FLASH_END
 /// Which weights a saved session belongs to: cheap to compute, and different for two checkpoints of one shape.
 /// @since 0.2
 
+// ---- phi4flash/core/span_of.hpp ------------------------------------------------------------------------------------------
+/// Spans over what lies in standard containers, made of pointer and size. std::span's own conversion asks the concepts of ranges about every
+/// type: 17 ms of compile time for each of them with g++, three times what this takes, and a second in all.
+
+#include <vector>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+template <class T>
+[[nodiscard]] std::span<T> span_of(std::vector<T>& values) {
+    return {values.data(), values.size()};
+}
+template <class T>
+[[nodiscard]] std::span<const T> span_of(const std::vector<T>& values) {
+    return {values.data(), values.size()};
+}
+template <class T, std::size_t N>
+[[nodiscard]] std::span<const T> span_of(const std::array<T, N>& values) {
+    return {values.data(), values.size()};
+}
+
+[[nodiscard]] inline std::span<const std::byte> bytes_of_text(std::string_view text) {
+    return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
 // ---- phi4flash/model/model.hpp -------------------------------------------------------------------------------------------
 /// A SambaY model: extents and weights, immutable and shared. `model<phi4_mini_flash>` has every extent at compile time,
 /// `model<any_sambay>` takes them from the checkpoint.
@@ -37843,7 +37938,7 @@ inline constexpr std::size_t extent_count = 11;
 [[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
+PHI4FLASH_COLD_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
         const auto [name, value] = detail::extent_at(s, i);
         if (value == dynamic) return error::format(errc::bad_extent, "%s is not given: want a number from 1 to %zu", name, max_extent);
@@ -38346,6 +38441,26 @@ PHI4FLASH_END
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
 
+// ---- phi4flash/core/sort_once.hpp ----------------------------------------------------------------------------------------
+/// Sorting of what is sorted once, when something is opened or written: names, tensors, keys.
+
+#include <functional>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// std::sort's promise with a seventh of its code: std::sort is some twenty functions for every type and order, a heap three. What is sorted
+/// often, or is large, has std::sort.
+template <class T, class Less = std::less<>>
+void sort_once(std::vector<T>& values, Less less = {}) {
+    std::make_heap(values.begin(), values.end(), less);
+    std::sort_heap(values.begin(), values.end(), less);
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
 // ---- phi4flash/model/weight_types.hpp ------------------------------------------------------------------------------------
 /// Which type each tensor of a model has when it is stored in fewer bits: the rule by which files are converted, and memory is planned.
 
@@ -38379,7 +38494,6 @@ struct weight_types {
 
 PHI4FLASH_END
 
-#include <vector>
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -38496,7 +38610,7 @@ template <tensor_source Source, sambay_shape Shape>
         for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
             if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
         });
-        std::sort(known.begin(), known.end());
+        detail::sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
                 return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
@@ -38508,7 +38622,7 @@ template <tensor_source Source, sambay_shape Shape>
 }  // namespace detail
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
     const auto e = extents<any_sambay>::from(shape);
     if (!e) return 0;
     std::uint64_t sum = 0;
@@ -38599,7 +38713,7 @@ template <tensor_source Source, sambay_shape Shape>
     sum.update(std::bit_cast<std::uint32_t>(m.config().norm_eps));
     for_each_tensor(m.shape(), [&](std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
         const tensor_view* const t = source.find(name);
-        sum.update(std::as_bytes(std::span(name)));
+        sum.update(detail::bytes_of_text(name));
         for (const std::size_t extent : shape) sum.update(extent);
         if (t == nullptr) return;
         sum.update(static_cast<std::uint64_t>(t->type));
@@ -39640,7 +39754,7 @@ PHI4FLASH_BODY result<double> prediction_tally::divergence_quantile(double q) co
     if (divergences_.empty()) return 0.0;
     return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
         std::vector<double> sorted(divergences_);
-        std::sort(sorted.begin(), sorted.end());
+        detail::sort_once(sorted);
         const double rank = std::ceil(q * number());
         return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
     });
@@ -41661,12 +41775,17 @@ inline constexpr char32_t syllable_count = lead_count * vowel_count * trail_coun
     return d.first == first && d.second == second ? d.code : 0;
 }
 
-/// Normalizes well-formed UTF-8 to NFC (Compose) or NFD. Memory: the longest run of characters that hang together.
+/// Whether nothing before a code point changes with it, and nothing after it changes what is before.
+[[nodiscard]] inline bool is_boundary(const normal_kind& kind, bool composes) {
+    return kind.combining == 0 && (composes ? kind.quick == 0 : kind.decomposes == 0);
+}
+
+/// Finds what of well-formed UTF-8 is NFC (Compose) or NFD already. Every text that is encoded passes here.
 template <bool Compose>
-class normalizer {
+class normal_text {
 public:
     /// Bytes at the start that stay as they are, whatever follows them.
-    [[nodiscard]] static std::size_t normalized_prefix(std::string_view text) {
+    [[nodiscard]] static std::size_t prefix(std::string_view text) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
         const char* p = begin;
@@ -41699,22 +41818,7 @@ public:
         return text.size();
     }
 
-    /// Appends the text, normalized.
-    void append(std::string_view text, std::string& out) {
-        while (!text.empty()) {
-            const std::size_t good = normalized_prefix(text);
-            out.append(text.substr(0, good));
-            text.remove_prefix(good);
-            if (!text.empty()) text.remove_prefix(append_segment(text, out));
-        }
-    }
-
 private:
-    struct unit {
-        char32_t code_point;
-        std::uint8_t combining;
-    };
-
     /// 2 or 3 for a starter of so many bytes that stays whatever surrounds it, as far as its first bytes tell; else 0. The first of the
     /// rows is ASCII's, of code points to which nothing ever happens: scripts without marks and CJK have it too.
     [[nodiscard]] static std::uint32_t plain_size(const char* p, const char* end) {
@@ -41724,11 +41828,6 @@ private:
         return lead < 0xF0 && end - p >= 3 && normal_blocks[(lead & 0x0F) << 6 | (byte(1) & 0x3F)] == 0 ? 3 : 0;
     }
     static_assert(normal_blocks[0] == 0);
-
-    /// Whether nothing before a code point changes with it, and nothing after it changes what is before.
-    [[nodiscard]] static bool is_boundary(const normal_kind& kind) {
-        return kind.combining == 0 && (Compose ? kind.quick == 0 : kind.decomposes == 0);
-    }
 
     /// Whether c, at p, is what normalizing leaves behind the character at `previous` (p itself at the start of the text), whose
     /// combining class is `last`. May say no where the answer is yes.
@@ -41746,10 +41845,32 @@ private:
         while (p > begin) {
             do --p;
             while (p > begin && (static_cast<unsigned char>(*p) & 0xC0) == 0x80);
-            if (is_boundary(normal_kind_of(decode_utf8(p, end).code_point))) break;
+            if (is_boundary(normal_kind_of(decode_utf8(p, end).code_point), Compose)) break;
         }
         return p;
     }
+};
+
+/// Normalizes well-formed UTF-8 to NFC or NFD. Memory: the longest run of characters that hang together.
+class normalizer {
+public:
+    explicit normalizer(bool composes) : composes_(composes) {}
+
+    /// Appends the text, normalized.
+    void append(std::string_view text, std::string& out) {
+        while (!text.empty()) {
+            const std::size_t good = composes_ ? normal_text<true>::prefix(text) : normal_text<false>::prefix(text);
+            out.append(text.substr(0, good));
+            text.remove_prefix(good);
+            if (!text.empty()) text.remove_prefix(append_segment(text, out));
+        }
+    }
+
+private:
+    struct unit {
+        char32_t code_point;
+        std::uint8_t combining;
+    };
 
     /// One character and what follows it up to the next boundary. Returns how many bytes of the text that was.
     std::size_t append_segment(std::string_view text, std::string& out) {
@@ -41760,9 +41881,9 @@ private:
             const utf8_step c = decode_utf8(p, end);
             decompose(c.code_point);
             p += c.size;
-        } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point)));
+        } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point), composes_));
         order();
-        if (Compose) join();
+        if (composes_) join();
         for (const unit& u : units_) out.append(encode_utf8(u.code_point).view());
         return static_cast<std::size_t>(p - text.data());
     }
@@ -41817,18 +41938,21 @@ private:
     }
 
     std::vector<unit> units_;
+    bool composes_;
 };
 
 PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out) {
-    if (form == normal_form::nfc) return normalizer<true>().append(text, out);
-    if (form == normal_form::nfd) return normalizer<false>().append(text, out);
-    out.append(text);
+    if (form == normal_form::none) {
+        out.append(text);
+    } else {
+        normalizer(form == normal_form::nfc).append(text, out);
+    }
 }
 }  // namespace detail
 
 PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form) {
-    if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
-    if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);
+    if (form == normal_form::nfc) return detail::normal_text<true>::prefix(text);
+    if (form == normal_form::nfd) return detail::normal_text<false>::prefix(text);
     return text.size();
 }
 
@@ -42637,9 +42761,9 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
                                  tokens[i].content.c_str());
         sorted.push_back(i);
     }
-    std::sort(sorted.begin(), sorted.end(),
+    detail::sort_once(sorted,
               [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
-    if (const status ok = trie_.build(contents_, sorted); !ok) return ok;
+    if (const status ok = trie_.build(contents_, detail::span_of(sorted)); !ok) return ok;
     for (const std::uint32_t i : sorted) {
         const auto byte = static_cast<unsigned char>(contents[i].front());
         if (!starts_[byte]) ++firsts_;
@@ -42837,7 +42961,7 @@ public:
     }
 
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
-    [[nodiscard]] std::span<const merge_rule> rules() const { return rules_; }
+    [[nodiscard]] std::span<const merge_rule> rules() const { return detail::span_of(rules_); }
     [[nodiscard]] bool ignore_merges() const { return ignore_merges_; }
     /// True if the fast way applies.
     [[nodiscard]] bool ordered() const { return ordered_; }
@@ -42923,7 +43047,7 @@ private:
         const bpe_scratch::symbol& s = scratch.symbols[at];
         if (s.next >= count) return false;
         const std::uint32_t right = scratch.symbols[s.next].token;
-        const std::uint32_t rank = pairs_.find(rules_, s.token, right);
+        const std::uint32_t rank = pairs_.find(rules(), s.token, right);
         if (rank == detail::pair_table::none) return false;
         scratch.heap.push_back({rank, at, s.token, right});
         return true;
@@ -43033,7 +43157,7 @@ PHI4FLASH_BODY status bpe::check_rules() {
         if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
             return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
                                  detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
-        if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
+        if (!pairs_.insert(rules(), rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
     }
     return {};
 }
@@ -43078,13 +43202,13 @@ PHI4FLASH_BODY status bpe::build_trie() {
         if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
         prefixes.push_back(id);
     }
-    return trie_.build(strings_, sorted);
+    return trie_.build(strings_, detail::span_of(sorted));
 }
 
 PHI4FLASH_BODY bool bpe::stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit) const {
     std::uint32_t x_until = limit, y_until = limit;
     for (;;) {
-        const std::uint32_t rank = pairs_.find(rules_, x, y);
+        const std::uint32_t rank = pairs_.find(rules(), x, y);
         if (rank < x_until && rank <= y_until) return false;
         const history& hx = histories_[x];
         const history& hy = histories_[y];
@@ -43230,7 +43354,7 @@ public:
     [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.
-    [[nodiscard]] std::span<const added_token> added_tokens() const { return added_; }
+    [[nodiscard]] std::span<const added_token> added_tokens() const { return detail::span_of(added_); }
 
     /// The bytes of a token, which need not be valid UTF-8; empty for an id without a string, negative ids included.
     [[nodiscard]] std::string_view bytes_of(std::int64_t id) const {
@@ -43248,7 +43372,7 @@ public:
     /// tokenizer_builder::build_from_tables loads it again, in a fraction of the time.
     template <class Visit>
     void for_each_table(Visit&& visit) const {
-        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, std::span(table)); });
+        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, detail::span_of(table)); });
     }
 
     /// The added token with this id, or nullptr.
@@ -43568,7 +43692,7 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_builder::finish(result<bpe> b) {
 }
 
 PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) {
-    std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
+    detail::sort_once(added_, [](const added_token& a, const added_token& b) { return a.id < b.id; });
     vocabulary contents;
     for (std::size_t i = 0; i < added_.size(); ++i) {
         const added_token& t = added_[i];
@@ -43901,9 +44025,9 @@ public:
     /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
     /// What a session that has missed nothing has read. @since 0.2
-    [[nodiscard]] std::span<const std::int32_t> tokens() const { return said_.tokens; }
+    [[nodiscard]] std::span<const std::int32_t> tokens() const { return detail::span_of(said_.tokens); }
     /// Questions that were answered, the first one first. @since 0.2
-    [[nodiscard]] std::span<const conversation_turn> turns() const { return said_.turns; }
+    [[nodiscard]] std::span<const conversation_turn> turns() const { return detail::span_of(said_.turns); }
 
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
     /// and the message; valid until the next call. Nothing changes before `answered`: a message that did not fit can be dropped and another one
@@ -43980,7 +44104,7 @@ PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::stri
         const bool started = !said_.tokens.empty() || !said_.unread.empty();
         if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
         messages.push_back({"user", message});
-        if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
+        if (const status ok = encode_chat(encoder_, detail::span_of(messages), {}, prompt_); !ok) {
             prompt_.clear();
             return ok.error();
         }
@@ -43988,7 +44112,7 @@ PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::stri
         // The message begins at its marker: what a message says never becomes one.
         const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
         message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
-        return std::span<const std::int32_t>(prompt_);
+        return std::span<const std::int32_t>(detail::span_of(prompt_));
     });
 }
 
@@ -44675,7 +44799,7 @@ PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const 
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
+PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
     if (const status ok = check_sampling(options.sampling); !ok) return ok;
     const std::size_t ids = text == nullptr || text->vocab_size() < vocab ? vocab : text->vocab_size();
     for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
@@ -44693,7 +44817,7 @@ PHI4FLASH_BODY status check_generation(const generation_options& options, std::s
     return {};
 }
 
-PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
+PHI4FLASH_COLD_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
         sampling_options& s = options.sampling;
@@ -44716,7 +44840,7 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
     });
 }
 
-PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+PHI4FLASH_COLD_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};
     const auto id = static_cast<std::int32_t>(end->id);
@@ -44998,10 +45122,10 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
                                                        const text_limits& limits, const choosing_kernels& kernels) {
     if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
+        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, detail::span_of(options.stop_ids)); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
         if (!chooser) return chooser.error();
-        auto stops = stop_matcher::create(options.stop_strings);
+        auto stops = stop_matcher::create(detail::span_of(options.stop_strings));
         if (!stops) return stops.error();
         return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
     });
@@ -45047,14 +45171,14 @@ PHI4FLASH_BODY text_slice text_writer::next(std::size_t most) {
         const std::size_t n = (std::min)(most, prompt_left());
         slice_.clear();
         count_ = n;
-        return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
+        return {std::span<const std::int32_t>(prompt_.data() + read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
     }
-    drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
+    drafter_.read(detail::span_of(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
     slice_.assign(1, summary_.unread);
     propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
     for (const draft& d : drafts_) slice_.push_back(d.token);
     count_ = slice_.size();
-    return {std::span(slice_), count_, count_};
+    return {detail::span_of(slice_), count_, count_};
 }
 
 PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
@@ -45070,7 +45194,7 @@ PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
         return count_;
     }
     choose(logits);
-    if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
+    if (policy_ != nullptr) policy_->fared(detail::span_of(drafts_), chosen_.size() - 1);
     summary_.drafted += drafts_.size();
     summary_.accepted += chosen_.size() - 1;
     summary_.unread = -1;
@@ -45098,10 +45222,10 @@ PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
     if (policy_ != nullptr) most = policy_->ask(most);
     if (most == 0) return;
     drafts_.resize(most);
-    drafts_.resize(drafter_.propose(drafts_));
+    drafts_.resize(drafter_.propose(detail::span_of(drafts_)));
     const auto foreign = std::find_if(drafts_.begin(), drafts_.end(), [this](const draft& d) { return !in_vocabulary(d.token); });
     drafts_.erase(foreign, drafts_.end());
-    if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
+    if (policy_ != nullptr) drafts_.resize(policy_->choose(detail::span_of(drafts_)));
 }
 
 PHI4FLASH_BODY void text_writer::choose(rows_view<const float> logits) {
@@ -45136,7 +45260,7 @@ PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
 PHI4FLASH_BODY generation_event text_writer::finish() {
     running_ = false;
     summary_.reason = *ending_;
-    if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
+    if (guessed_ < delivered_) drafter_.read(detail::span_of(chosen_).subspan(guessed_, delivered_ - guessed_));
     std::string_view rest;
     if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
     return {.text = rest, .kind = event_kind::end, .reason = *ending_};
@@ -46025,7 +46149,7 @@ private:
             anybody_writes = anybody_writes || s.writer->writing();
         }
         const pass_room room{work_->chunk(), work_->logits.count, work_->states.count};
-        share_rows(std::span(shares_).first(order_.size()), room, anybody_writes ? budget_.prompt_rows() : room.rows);
+        share_rows(detail::span_of(shares_).first(order_.size()), room, anybody_writes ? budget_.prompt_rows() : room.rows);
         n_readings_ = n_writing_ = n_prompt_rows_ = 0;
         for (std::size_t i = 0; i < order_.size(); ++i) {
             if (shares_[i].rows == 0) continue;
@@ -46746,7 +46870,7 @@ private:
 #if PHI4FLASH_FILES
 namespace detail {
 
-PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
     char32_t high = 0;
     for (const auto unit : path.native()) {
@@ -46772,7 +46896,7 @@ PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
 }  // namespace detail
 #endif
 
-PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
+PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
@@ -47315,7 +47439,7 @@ public:
 
     /// Appends. Errors: file_unwritable, out_of_memory.
     status write(std::span<const std::byte> bytes);
-    status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
+    status write(std::string_view text) { return write(detail::bytes_of_text(text)); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
     status commit();
@@ -47763,8 +47887,8 @@ public:
     /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
-    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
-    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
+    [[nodiscard]] std::span<const gguf_value> values() const { return detail::span_of(values_); }
+    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return detail::span_of(tensors_); }
     /// Of the tensors in the file.
     [[nodiscard]] std::size_t alignment() const { return alignment_; }
 
@@ -47823,7 +47947,7 @@ PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* wh
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
     // The least that an entry takes: a key of one byte with a value of one, a name of one byte without extents.
     constexpr std::size_t value_bytes = 8 + 1 + 4 + 1;
     constexpr std::size_t tensor_bytes = 8 + 1 + 4 + 4 + 8;
@@ -47854,7 +47978,7 @@ PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::ui
     return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
-PHI4FLASH_BODY status gguf_parser::read_value(gguf_value& v) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t key_at = at_;
     if (const status ok = string(v.key, "the key", limits_.key_bytes); !ok) return ok;
     if (v.key.empty()) return error::format(errc::bad_value, "byte %zu: the key is empty", key_at);
@@ -47922,7 +48046,7 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_alignment() {
+PHI4FLASH_COLD_BODY status gguf_parser::read_alignment() {
     const auto by_key = [](const gguf_value& v) { return v.key == "general.alignment"; };
     const auto found = std::find_if(values.begin(), values.end(), by_key);
     if (found == values.end()) return {};
@@ -47935,7 +48059,7 @@ PHI4FLASH_BODY status gguf_parser::read_alignment() {
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
     const std::size_t name_at = at_;
     if (const status ok = string(t.name, "the name of a tensor", limits_.name_bytes); !ok) return ok;
     if (t.name.empty()) return error::format(errc::bad_value, "byte %zu: the name of a tensor is empty", name_at);
@@ -47965,7 +48089,7 @@ PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
 }
 
 /// Bytes of a tensor.
-PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
+PHI4FLASH_COLD_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
     const ggml_format& format = *t.format;
     if (t.cols() % format.block_length != 0)
         return error::format(errc::partial_block,
@@ -47987,7 +48111,7 @@ PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 }
 
 /// Checks the places of the tensors; leaves `data` set.
-PHI4FLASH_BODY status gguf_parser::place_tensors() {
+PHI4FLASH_COLD_BODY status gguf_parser::place_tensors() {
     data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
     constexpr unsigned long long most = 1ull << 50;  // no file is so long
@@ -48011,7 +48135,7 @@ PHI4FLASH_BODY status gguf_parser::place_tensors() {
     if (missing != 0)
         return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
                              missing, missing + file_.size());
-    std::sort(tensors.begin(), tensors.end(),
+    detail::sort_once(tensors,
               [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
         const gguf_tensor& before = tensors[i - 1];
@@ -48023,20 +48147,20 @@ PHI4FLASH_BODY status gguf_parser::place_tensors() {
 }
 
 /// Sorts both lists by name.
-PHI4FLASH_BODY status gguf_parser::check_names() {
-    std::sort(tensors.begin(), tensors.end(), [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
+PHI4FLASH_COLD_BODY status gguf_parser::check_names() {
+    detail::sort_once(tensors, [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
                                           [](const gguf_tensor& a, const gguf_tensor& b) { return a.name == b.name; });
     if (twice != tensors.end())
         return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(twice->name).c_str());
-    std::sort(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key < b.key; });
+    detail::sort_once(values, [](const gguf_value& a, const gguf_value& b) { return a.key < b.key; });
     const auto key =
         std::adjacent_find(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key == b.key; });
     if (key != values.end()) return error::format(errc::duplicate_key, "key '%s' occurs twice", printable(key->key).c_str());
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read() {
+PHI4FLASH_COLD_BODY status gguf_parser::read() {
     std::uint64_t n_tensors = 0;
     std::uint64_t n_values = 0;
     if (const status ok = read_header(n_tensors, n_values); !ok) return ok;
@@ -48069,7 +48193,7 @@ PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data,
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
+PHI4FLASH_COLD_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
     return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
         detail::gguf_parser parser(file, limits);
         if (const status ok = parser.read(); !ok) return ok.error();
@@ -48218,7 +48342,7 @@ void append_number(std::string& to, T x) {
 template <byte_output Out, class Produce>
 [[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
     return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
-        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
+        if (const status ok = out.write(detail::bytes_of_text(plan.header)); !ok) return ok;
         const std::vector<std::byte> zeros(plan.alignment);
         for (std::size_t i = 0; i < specs.size(); ++i) {
             gguf_sink sink(out);
@@ -48228,7 +48352,7 @@ template <byte_output Out, class Produce>
                                      printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
                                      static_cast<unsigned long long>(sink.written()));
             const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
-            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
+            if (const status ok = out.write(detail::span_of(zeros).first(padding)); !ok) return ok;
         }
         return {};
     });
@@ -48251,7 +48375,7 @@ template <class Produce>
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+PHI4FLASH_COLD_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
     constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
     const printable name(spec.name);
     const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
@@ -48282,8 +48406,8 @@ PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
                          name.c_str());
 }
 
-PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
-    std::sort(names.begin(), names.end());
+PHI4FLASH_COLD_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+    detail::sort_once(names);
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return {};
     return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
@@ -48291,14 +48415,14 @@ PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc cod
 
 }  // namespace detail
 
-PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
+PHI4FLASH_COLD_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
     append([&] {
         begin(key, gguf_type::string);
         put_text(text);
     });
 }
 
-PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
+PHI4FLASH_COLD_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
     return detail::or_out_of_memory("plan a GGUF file", [&]() -> result<gguf_plan> {
         if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
             return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",
@@ -48431,7 +48555,7 @@ public:
             if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
             if (!waiting.empty() && !tell(waiting.size())) return stopped();
             const std::size_t rows = (std::min)(n * packed_rows, m_.rows - b * packed_rows);
-            waiting = std::span<const std::byte>(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
+            waiting = detail::span_of(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
         }
         if (const status ok = out.write(waiting); !ok) return ok;
         return tell(waiting.size()) ? status() : status(stopped());
@@ -48607,14 +48731,14 @@ namespace detail {
 #if PHI4FLASH_FILES
 namespace detail {
 
-PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
         if (extension == known) return true;
     return false;
 }
 
-PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
+PHI4FLASH_COLD_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
     const printable name(path);
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
@@ -48648,7 +48772,7 @@ PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& pa
 }  // namespace detail
 #endif
 
-PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
+PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;
@@ -49214,7 +49338,7 @@ namespace detail {
     if (const status ok = check_file_size(path, *size); !ok) return ok.error();
     if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
     std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
-    if (const status ok = read_into(path, fd, 0, std::as_writable_bytes(std::span(text)), {}); !ok) return ok.error();
+    if (const status ok = read_into(path, fd, 0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, {}); !ok) return ok.error();
     return text;
 }
 #endif
@@ -49225,18 +49349,18 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
 }
 
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::from_utf8(part.name);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
 
-PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
                                              const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
@@ -49246,7 +49370,7 @@ PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_b
     return file;
 }
 
-PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_COLD_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
 #endif
@@ -49372,18 +49496,18 @@ private:
 [[nodiscard]] PHI4FLASH_BODY result<bool> read_layout(const gguf& file);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook() {
+PHI4FLASH_COLD_BODY std::array<std::int32_t, 17> packed_codebook() {
     std::array<std::int32_t, 17> book{};
     for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
     book[16] = q4_dense.zero;
     return book;
 }
 
-PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
+PHI4FLASH_COLD_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
     const auto add = [&](const char* key, const auto& value) {
         if (value) out.add(key, *value);
     };
-    out.add_list(packed_stop_ids_key, std::span<const std::uint32_t>(g.stop_ids));
+    out.add_list(packed_stop_ids_key, detail::span_of(g.stop_ids));
     if (!g.stop_ids.empty()) out.add("tokenizer.ggml.eos_token_id", g.stop_ids.front());
     const auto add_strings = [&](const char* key, const std::vector<std::string>& list) {
         if (!list.empty()) out.add_strings(key, list.size(), [&](std::size_t i) { return std::string_view(list[i]); });
@@ -49401,7 +49525,7 @@ PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& 
     add("phi4flash.generation.max_new_tokens", g.max_new_tokens);
 }
 
-PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
+PHI4FLASH_COLD_BODY std::size_t gguf_key_reader::extent(const char* key) {
     const gguf_value* const value = wanted(key, "a number");
     if (value == nullptr) return 0;
     const auto n = value->is_array ? std::nullopt : value->whole();
@@ -49415,7 +49539,7 @@ PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
     return static_cast<std::size_t>(*n);
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const auto n = value->is_array ? std::nullopt : value->whole();
@@ -49424,7 +49548,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* k
     return std::nullopt;
 }
 
-PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
+PHI4FLASH_COLD_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return;
     if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
@@ -49432,7 +49556,7 @@ PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::s
     for (std::string_view s; list.next(s);) out.emplace_back(s);
 }
 
-PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<float> gguf_key_reader::number(const char* key) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const auto x = value->real();
@@ -49445,21 +49569,21 @@ PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
     const gguf_value* const value = find(key);
     const auto b = value == nullptr ? std::nullopt : value->boolean();
     if (value != nullptr && !b) wrong_type(key, "boolean", *value);
     return b;
 }
 
-PHI4FLASH_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
     const gguf_value* const value = find(key);
     const auto s = value == nullptr ? std::nullopt : value->text();
     if (value != nullptr && !s) wrong_type(key, "string", *value);
     return s;
 }
 
-PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
+PHI4FLASH_COLD_BODY result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
     (void)in.wanted(architecture, "'phi4flash'");
@@ -49479,7 +49603,7 @@ PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
     return config;
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
@@ -49511,7 +49635,7 @@ PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::
     return g;
 }
 
-PHI4FLASH_BODY result<bool> read_layout(const gguf& file) {
+PHI4FLASH_COLD_BODY result<bool> read_layout(const gguf& file) {
     gguf_key_reader in(file);
     const auto layout = in.text(packed_layout_key);
     if (!in.outcome()) return in.outcome().error();
@@ -49560,7 +49684,7 @@ struct packed_want {
 [[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
+PHI4FLASH_COLD_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;
     const packed_want wants[] = {
         {"phi4flash.attention.key_length", d_head, false}, {"phi4flash.attention.value_length", d_head, false},
@@ -49656,10 +49780,10 @@ public:
     [[nodiscard]] bool needs_repacking() const { return needs_repacking_; }
 
     /// Weights that can be used in place, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     /// Bytes of those weights.
-    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(detail::span_of(tensors_)); }
 
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
@@ -49744,7 +49868,7 @@ result<std::span<const T>> packed_model::array(std::string_view name) const {
 }
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status packed_model::collect() {
+PHI4FLASH_COLD_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
         const auto view = to_tensor_view(t, packed_);
@@ -49759,7 +49883,7 @@ PHI4FLASH_BODY status packed_model::collect() {
     return {};
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     return detail::or_out_of_memory("read a packed model", [&]() -> result<packed_model> {
         auto file = gguf::parse(bytes);
         if (!file) return file.error();
@@ -49780,7 +49904,7 @@ PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const st
     });
 }
 
-PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
+PHI4FLASH_COLD_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
     char full[gguf_limits{}.name_bytes + 1];
     if (name.size() > sizeof full - packed_array_prefix.size()) return nullptr;
     std::memcpy(full, packed_array_prefix.data(), packed_array_prefix.size());
@@ -49788,7 +49912,7 @@ PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
 
-PHI4FLASH_BODY status packed_model::check_scales() const {
+PHI4FLASH_COLD_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
@@ -49796,19 +49920,19 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
                                                        const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
                                                        progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
 #endif
 
-PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
+PHI4FLASH_COLD_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
     tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
     for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
     const printable name(t.name);
@@ -50148,7 +50272,7 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
 PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
     return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
         std::vector<packed_array> all = tables;
-        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
+        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, detail::span_of(v))); };
         add("added.ids", added_ids);
         add("added.flags", added_flags);
         add("added.bytes", added_bytes);
@@ -50198,7 +50322,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
                                                                          std::span<const packed_array> arrays);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
+PHI4FLASH_COLD_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
     double elements[dtype_count] = {};
     for (const packed_tensor& t : tensors) {
@@ -50209,11 +50333,11 @@ PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors
     return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
 }
 
-PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
+PHI4FLASH_COLD_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add("tokenizer.ggml.model", "gpt2");
     out.add("tokenizer.ggml.pre", t.pre);
     out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
-    out.add_list("tokenizer.ggml.token_type", std::span<const std::int32_t>(t.types));
+    out.add_list("tokenizer.ggml.token_type", detail::span_of(t.types));
     out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
     out.add("tokenizer.ggml.add_bos_token", false);
     out.add("tokenizer.ggml.add_eos_token", false);
@@ -50222,7 +50346,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
     out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
-PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
+PHI4FLASH_COLD_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
     gguf_metadata out;
     out.add("general.architecture", packed_architecture);
     out.add("general.type", "model");
@@ -50232,14 +50356,14 @@ PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::
     add_config(out, info.config);
     out.add(packed_layout_key, packed_layout);
     const auto book = packed_codebook();
-    out.add_list(packed_codebook_key, std::span<const std::int32_t>(book));
+    out.add_list(packed_codebook_key, detail::span_of(book));
     add_generation(out, info.generation);
     out.add("tokenizer.chat_template", info.chat_template);
     if (info.tokenizer != nullptr) add_tokenizer(out, *info.tokenizer);
     return out;
 }
 
-PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
+PHI4FLASH_COLD_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
     std::vector<gguf_spec> specs;
     for (const packed_tensor& t : tensors) {
         if (std::string_view(t.name).starts_with(packed_array_prefix))
@@ -50268,9 +50392,9 @@ template <byte_output Out, class Produce>
         if (const status ok = check_shape(info.config.shape); !ok) return ok;
         const auto arrays = info.tokenizer == nullptr ? result(std::vector<packed_array>{}) : info.tokenizer->arrays();
         if (!arrays) return arrays.error();
-        const auto specs = detail::plan_tensors(tensors, *arrays);
+        const auto specs = detail::plan_tensors(tensors, detail::span_of(*arrays));
         if (!specs) return specs.error();
-        const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
+        const auto plan = plan_gguf(detail::describe_model(info, tensors), detail::span_of(*specs));
         if (!plan) return plan.error();
         return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
             return i < tensors.size() ? produce(i, sink) : sink.write((*arrays)[i - tensors.size()].data);
@@ -50409,6 +50533,116 @@ PHI4FLASH_END
 // ---- phi4flash/io/json/json.hpp ------------------------------------------------------------------------------------------
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
 /// every error a value that says at which byte.
+
+// ---- phi4flash/io/json/json_listener.hpp ---------------------------------------------------------------------------------
+/// Where nlohmann's parser is met: it is compiled once, for one class of listeners and one of iterators, and files that only declare what reads
+/// JSON do without its header.
+
+#if PHI4FLASH_HAS_JSON
+
+#if PHI4FLASH_BODIES
+#if defined(__has_include)
+#if !__has_include(<nlohmann/json.hpp>)
+#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
+#endif
+#endif
+#include <nlohmann/json.hpp>
+
+#endif
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from.
+class json_listener {
+public:
+    virtual bool null() = 0;
+    virtual bool boolean(bool b) = 0;
+    virtual bool number_integer(std::int64_t n) = 0;  ///< negative ones only
+    virtual bool number_unsigned(std::uint64_t n) = 0;
+    virtual bool number_float(double x, const std::string& text) = 0;  ///< also whole numbers that do not fit 64 bits
+    virtual bool string(std::string& text) = 0;
+    virtual bool start_object() = 0;
+    virtual bool end_object() = 0;
+    virtual bool start_array() = 0;
+    virtual bool end_array() = 0;
+    virtual bool key(std::string& name) = 0;
+    /// The text is not JSON at byte `at`. `token`: what stands there; `why`: the parser's words.
+    virtual void not_json(std::size_t at, const std::string& token, const char* why) = 0;
+
+protected:
+    json_listener() = default;
+    json_listener(const json_listener&) = default;
+    json_listener& operator=(const json_listener&) = default;
+    ~json_listener() = default;
+};
+
+/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *place: after the text of the
+/// current event.   Throws what containers throw.
+[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place);
+
+#if PHI4FLASH_BODIES
+
+/// Walks over the text and tells how far it has come, which the parser's events do not.
+struct json_iterator {
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = const char&;
+
+    const char* at = nullptr;
+    const char** place = nullptr;
+
+    reference operator*() const { return *at; }
+    json_iterator& operator++() {
+        *place = ++at;
+        return *this;
+    }
+    json_iterator operator++(int) {
+        const json_iterator before = *this;
+        ++*this;
+        return before;
+    }
+    friend bool operator==(const json_iterator& a, const json_iterator& b) { return a.at == b.at; }
+    friend bool operator!=(const json_iterator& a, const json_iterator& b) { return a.at != b.at; }
+};
+
+/// What the parser wants to talk to.
+struct json_events_of_parser {
+    json_listener* to;
+
+    bool null() { return to->null(); }
+    bool boolean(bool b) { return to->boolean(b); }
+    bool number_integer(nlohmann::json::number_integer_t n) { return to->number_integer(n); }
+    bool number_unsigned(nlohmann::json::number_unsigned_t n) { return to->number_unsigned(n); }
+    bool number_float(nlohmann::json::number_float_t x, const std::string& text) { return to->number_float(x, text); }
+    bool string(std::string& text) { return to->string(text); }
+    bool binary(nlohmann::json::binary_t&) { return false; }  // never in JSON
+    bool start_object(std::size_t) { return to->start_object(); }
+    bool end_object() { return to->end_object(); }
+    bool start_array(std::size_t) { return to->start_array(); }
+    bool end_array() { return to->end_array(); }
+    bool key(std::string& name) { return to->key(name); }
+    bool parse_error(std::size_t at, const std::string& token, const nlohmann::json::exception& why) {
+        to->not_json(at, token, why.what());
+        return false;
+    }
+};
+
+PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place) {
+    json_events_of_parser events{&to};
+    *place = text.data();
+    return nlohmann::json::sax_parse(json_iterator{text.data(), place}, json_iterator{text.data() + text.size(), place}, &events);
+}
+
+#endif
+
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_HAS_JSON
 
 // ---- phi4flash/io/json/json_value.hpp ------------------------------------------------------------------------------------
 /// A small JSON document in memory. The parser is nlohmann's (io/json/json.hpp); the tree is not, because the destructor of its values takes
@@ -50564,20 +50798,13 @@ inline json_value& json_value::append(std::string key, json_value value) {
     return entries_.emplace_back(entry{std::move(key), std::move(value)}).value;
 }
 inline void json_value::close() {
-    if (is_object()) std::sort(entries_.begin(), entries_.end(), [](const entry& a, const entry& b) { return a.key < b.key; });
+    if (is_object()) detail::sort_once(entries_, [](const entry& a, const entry& b) { return a.key < b.key; });
 }
 
 PHI4FLASH_END
 
 #if PHI4FLASH_HAS_JSON
-#if defined(__has_include)
-#if !__has_include(<nlohmann/json.hpp>)
-#error "phi4flash: PHI4FLASH_HAS_JSON is 1, but <nlohmann/json.hpp> is not on the include path; add nlohmann/json 3.11 or newer, or set it to 0"
-#endif
-#endif
-#include <nlohmann/json.hpp>
 
-#include <functional>
 #include <set>
 PHI4FLASH_BEGIN
 
@@ -50587,46 +50814,54 @@ struct json_limits {
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
 
-/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
-/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
-class json_events {
+/// The events of a document, checked. Derive from it, override those that matter, and call the base's `start_*`, `end_*` and `key` where they are
+/// overridden; an event that returns `fail(...)` ends the reading with that error.
+class json_events : public detail::json_listener {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
 
-    bool null() { return true; }
-    bool boolean(bool) { return true; }
-    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
-    bool number_unsigned(std::uint64_t) { return true; }
-    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
-    bool string(std::string&) { return true; }
-    bool binary(nlohmann::json::binary_t&) { return true; }  ///< never in JSON; the parser's interface wants it
-    bool start_object(std::size_t) {
+    bool null() override { return true; }
+    bool boolean(bool) override { return true; }
+    bool number_integer(std::int64_t) override { return true; }
+    bool number_unsigned(std::uint64_t) override { return true; }
+    bool number_float(double, const std::string&) override { return true; }
+    bool string(std::string&) override { return true; }
+    bool start_object() override {
         keys_.emplace_back();
         return enter();
     }
-    bool end_object() {
+    bool end_object() override {
         keys_.pop_back();
         --depth_;
         return true;
     }
-    bool start_array(std::size_t) { return enter(); }
-    bool end_array() {
+    bool start_array() override { return enter(); }
+    bool end_array() override {
         --depth_;
         return true;
     }
-    bool key(std::string& name) {
+    bool key(std::string& name) override {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why);
+    void not_json(std::size_t at, const std::string& token, const char* why) override;
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
-    [[nodiscard]] std::size_t position() const { return position_; }
-    [[nodiscard]] std::size_t* position_counter() { return &position_; }
+    [[nodiscard]] std::size_t position() const { return static_cast<std::size_t>(place_ - begin_); }
+
+    /// Of read_json_events: positions are counted from the start of `text`, and the parser's place in it goes where this points.
+    [[nodiscard]] const char** start(std::string_view text) {
+        begin_ = place_ = text.data();
+        return &place_;
+    }
 
 protected:
+    ~json_events() = default;
+    json_events(const json_events&) = default;
+    json_events& operator=(const json_events&) = default;
+
     bool fail(const error& why) {
         outcome_ = why;
         return false;
@@ -50644,76 +50879,34 @@ private:
     json_limits limits_;
     status outcome_;
     std::size_t depth_ = 0;
-    std::size_t position_ = 0;
+    const char* begin_ = nullptr;
+    const char* place_ = nullptr;
     std::vector<std::set<std::string, std::less<>>> keys_;
 };
 
-namespace detail {
-/// Walks over the text and tells how far it has come, which the parser's events do not.
-struct counting_iterator {
-    using iterator_category = std::input_iterator_tag;
-    using value_type = char;
-    using difference_type = std::ptrdiff_t;
-    using pointer = const char*;
-    using reference = const char&;
-
-    const char* place = nullptr;
-    std::size_t* count = nullptr;
-
-    reference operator*() const { return *place; }
-    counting_iterator& operator++() {
-        ++place;
-        ++*count;
-        return *this;
-    }
-    counting_iterator operator++(int) {
-        const counting_iterator before = *this;
-        ++*this;
-        return before;
-    }
-    friend bool operator==(const counting_iterator& a, const counting_iterator& b) { return a.place == b.place; }
-    friend bool operator!=(const counting_iterator& a, const counting_iterator& b) { return a.place != b.place; }
-};
-}  // namespace detail
-
-/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
-template <class Events>
-[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
-    if (text.size() > limits.bytes)
-        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
-    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
-    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
-    std::size_t* const count = events.position_counter();
-    const detail::counting_iterator first{text.data(), count};
-    const detail::counting_iterator last{text.data() + text.size(), count};
-    bool complete = false;
-    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = nlohmann::json::sax_parse(first, last, &events); });
-    if (!taken) return taken;
-    if (complete || !events.outcome()) return events.outcome();
-    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
-}
+/// Sends the events of `text` to `events`. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory, and those of the
+/// derived class.
+[[nodiscard]] PHI4FLASH_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events);
 
 namespace detail {
 /// Builds the document.
-class json_builder : public json_events {
+class json_builder final : public json_events {
 public:
     using json_events::json_events;
 
     json_value root;
 
-    bool null() { return add(json_value()); }
-    bool boolean(bool b) { return add(json_value(b)); }
-    bool number_integer(std::int64_t n) { return add(json_value(n)); }
-    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
-    bool number_float(double x, const std::string&) { return add(json_value(x)); }
-    bool string(std::string& text) { return add(json_value(std::move(text))); }
-    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
-    bool end_object() { return close() && json_events::end_object(); }
-    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
-    bool end_array() { return close() && json_events::end_array(); }
-    bool key(std::string& name) {
+    bool null() override { return add(json_value()); }
+    bool boolean(bool b) override { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) override { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) override { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) override { return add(json_value(x)); }
+    bool string(std::string& text) override { return add(json_value(std::move(text))); }
+    bool start_object() override { return json_events::start_object() && open(json_value(json_value::kind::object)); }
+    bool end_object() override { return close() && json_events::end_object(); }
+    bool start_array() override { return json_events::start_array() && open(json_value(json_value::kind::array)); }
+    bool end_array() override { return close() && json_events::end_array(); }
+    bool key(std::string& name) override {
         key_ = name;
         return json_events::key(name);
     }
@@ -50740,12 +50933,8 @@ private:
 };
 }  // namespace detail
 
-/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key.
-[[nodiscard]] inline result<json_value> read_json(std::string_view text, const json_limits& limits = {}) {
-    detail::json_builder events(limits);
-    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
-    return std::move(events.root);
-}
+/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory.
+[[nodiscard]] PHI4FLASH_BODY result<json_value> read_json(std::string_view text, const json_limits& limits = {});
 
 namespace detail {
 /// What a value is, for a sentence: "a string", or the number itself.
@@ -50770,7 +50959,7 @@ namespace detail {
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY std::string describe(const json_value& value) {
+PHI4FLASH_COLD_BODY std::string describe(const json_value& value) {
     char text[32] = {};
     if (const auto* u = value.get_ptr<const json_value::number_unsigned_t*>()) {
         std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(*u));
@@ -50788,7 +50977,7 @@ PHI4FLASH_BODY std::string describe(const json_value& value) {
     return text;
 }
 
-PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
+PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, const char* key, std::size_t low, std::size_t high, errc out_of_range) {
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
@@ -50798,11 +50987,30 @@ PHI4FLASH_BODY result<std::size_t> whole_number(const json_value& value, const c
 
 }  // namespace detail
 
-PHI4FLASH_BODY bool json_events::parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-    std::string_view text = why.what();  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
+    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
     if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    return fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
+    outcome_ = error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str());
+}
+
+PHI4FLASH_COLD_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events) {
+    if (text.size() > limits.bytes)
+        return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
+    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
+    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
+        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
+    bool complete = false;
+    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = detail::parse_json(text, events, events.start(text)); });
+    if (!taken) return taken;
+    if (complete || !events.outcome()) return events.outcome();
+    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+}
+
+PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {
+    detail::json_builder events(limits);
+    if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
+    return std::move(events.root);
 }
 #endif
 
@@ -50839,7 +51047,7 @@ struct checkpoint_index {
 [[nodiscard]] PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
+PHI4FLASH_COLD_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
     return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
         const auto document = read_json(text, checkpoint_index_limits);
         if (!document) return document.error();
@@ -50858,7 +51066,7 @@ PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view t
                                      printable(it.key()).c_str(), printable(*file).c_str());
             index.shards.push_back(*file);
         }
-        std::sort(index.shards.begin(), index.shards.end());
+        detail::sort_once(index.shards);
         index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
         for (auto it = map->begin(); it != map->end(); ++it) {
             const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
@@ -51028,7 +51236,7 @@ template <std::size_t N>
 
 #if PHI4FLASH_BODIES
 namespace detail {
-PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
+PHI4FLASH_COLD_BODY bool is_wanted(const json_value& value, std::string_view want) {
     if (value.is_structured()) return false;
     constexpr std::string_view between = " or ";
     const std::string have = describe(value);
@@ -51040,7 +51248,7 @@ PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
     }
 }
 
-PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value) {
+PHI4FLASH_COLD_BODY error quantized_by_others(const char* key, const json_value& value) {
     const json_value* const method = value.is_object() ? member(value, "quant_method") : nullptr;
     return error::format(errc::unsupported_model,
                          "'%s': the weights are quantized%s%s, a form that is not read here: want the model in bf16, f16 or f32 "
@@ -51048,7 +51256,7 @@ PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& valu
                          key, method != nullptr ? " as " : "", method != nullptr ? describe(*method).c_str() : "");
 }
 
-PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options) {
+PHI4FLASH_COLD_BODY status check_config_keys(const json_value& config, const config_options& options) {
     const std::string* unknown = nullptr;
     std::size_t more = 0;
     for (auto item = config.begin(); item != config.end(); ++item) {
@@ -51151,21 +51359,21 @@ private:
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::size_t config_reader::extent(const char* key) {
+PHI4FLASH_COLD_BODY std::size_t config_reader::extent(const char* key) {
     if (const json_value* const value = find(key)) return extent(key, *value);
     fail(is_null(key) ? wrong_type(key, "a number", *member(object_, key))
                       : error::format(errc::json_missing_key, "no key '%s': want a number", key));
     return 0;
 }
 
-PHI4FLASH_BODY std::size_t config_reader::extent(const char* key, const json_value& value) {
+PHI4FLASH_COLD_BODY std::size_t config_reader::extent(const char* key, const json_value& value) {
     const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
     if (number) return *number;
     fail(number.error());
     return 0;
 }
 
-PHI4FLASH_BODY std::optional<float> config_reader::number(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<float> config_reader::number(const char* key) {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     double x = 0;
@@ -51184,7 +51392,7 @@ PHI4FLASH_BODY std::optional<float> config_reader::number(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
                                                                     std::optional<std::uint32_t> below_zero) {
     if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
     const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
@@ -51193,7 +51401,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::count_of(const char* 
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* key) const {
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* key) const {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const json_value& first = value->is_array() && !value->empty() ? value->front() : *value;
@@ -51201,7 +51409,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* k
     return id != nullptr && *id <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*id)) : std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<bool> config_reader::boolean(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<bool> config_reader::boolean(const char* key) {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     if (const auto* b = value->get_ptr<const bool*>()) return *b;
@@ -51209,7 +51417,7 @@ PHI4FLASH_BODY std::optional<bool> config_reader::boolean(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text) {
+PHI4FLASH_COLD_BODY result<json_value> read_config_object(std::string_view text) {
     auto document = read_json(text, hf_config_limits);
     if (document && !document->is_object())
         return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());
@@ -51274,7 +51482,7 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY std::size_t window_reader::read() {
+PHI4FLASH_COLD_BODY std::size_t window_reader::read() {
     const json_value* const value = in_.find(key);
     if (value == nullptr || !value->is_array()) return in_.extent(key);
     if (!has_every_layer(*value)) return 0;
@@ -51282,7 +51490,7 @@ PHI4FLASH_BODY std::size_t window_reader::read() {
     return window_;
 }
 
-PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
+PHI4FLASH_COLD_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
     const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
     if (entry.is_null()) {
         if (windowed)
@@ -51298,7 +51506,7 @@ PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& ent
     window_ = have;
 }
 
-PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
+PHI4FLASH_COLD_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     constexpr const char* key = "layer_types";
     const json_value* const types = in.find(key);
     if (types == nullptr) return;
@@ -51324,7 +51532,7 @@ PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     }
 }
 
-PHI4FLASH_BODY void read_model_type(config_reader& in) {
+PHI4FLASH_COLD_BODY void read_model_type(config_reader& in) {
     const json_value* const type = in.find("model_type");
     if (type == nullptr) return in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
     if (!type->is_string()) return in.fail(wrong_type("model_type", "'phi4flash'", *type));
@@ -51332,7 +51540,7 @@ PHI4FLASH_BODY void read_model_type(config_reader& in) {
         in.fail(error::format(errc::unsupported_model, "'model_type': want 'phi4flash', have %s", describe(*type).c_str()));
 }
 
-PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
+PHI4FLASH_COLD_BODY sambay_shape read_shape(config_reader& in) {
     sambay_shape s;
     s.d_model = in.extent("hidden_size");
     s.d_ff = in.extent("intermediate_size");
@@ -51359,7 +51567,7 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
+PHI4FLASH_COLD_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -51419,7 +51627,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
+PHI4FLASH_COLD_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
     if (ids == nullptr) return;
@@ -51430,7 +51638,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) 
     for (const json_value& id : *ids) take(id);
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation(const json_value& document) {
     config_reader in(document);
     generation_config config;
     read_stop_ids(in, config);
@@ -51450,7 +51658,7 @@ PHI4FLASH_BODY result<generation_config> read_generation(const json_value& docum
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -51465,7 +51673,7 @@ PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view
     });
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -51545,7 +51753,7 @@ template <class Wanted>
         if (wanted(name)) names.emplace_back(name);
         return ++looked_at < most_entries;
     });
-    std::sort(names.begin(), names.end());
+    detail::sort_once(names);
     return names;
 }
 
@@ -51586,7 +51794,7 @@ template <class Wanted>
 [[nodiscard]] PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY error nothing_there(const std::filesystem::path& path) {
     std::error_code failed;
     const printable name(path);
     if (const auto link = explain_link(path)) return *link;
@@ -51604,7 +51812,7 @@ PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
     return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
 }
 
-PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
@@ -51617,14 +51825,14 @@ PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& f
     return {};
 }
 
-PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_COLD_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
     auto text = read_file(path, max_bytes);
     if (!text) return text;
-    if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
+    if (const auto other = explain_file(path, detail::bytes_of_text(*text), file_kind::json)) return *other;
     return text;
 }
 
-PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder) {
     const printable name(folder);
     if (const auto link = explain_link(folder / "config.json")) return *link;
     if (const auto below = folder_below(folder); !below.empty())
@@ -51640,7 +51848,7 @@ PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
                          name.c_str());
 }
 
-PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
         return error::format(code, pattern, name.c_str(), printable(file).c_str());
@@ -51666,17 +51874,17 @@ PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
     return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
 }
 
-PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+PHI4FLASH_COLD_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
 }
 
-PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+PHI4FLASH_COLD_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
     constexpr std::size_t enough = 512;  // for identify
     if (const auto start = read_text(path, enough, false))
-        if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
+        if (const auto other = explain_file(path, detail::bytes_of_text(*start), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }
@@ -51737,7 +51945,7 @@ struct safetensors_entry {
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
-class safetensors_events : public json_events {
+class safetensors_events final : public json_events {
 public:
     safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
@@ -51747,17 +51955,17 @@ public:
     std::vector<safetensors_entry> entries;
     std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
-    bool null() { return number_or_text("null"); }
-    bool boolean(bool) { return number_or_text("a boolean"); }
-    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
-    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
-    bool number_unsigned(std::uint64_t n);
-    bool string(std::string& text);
-    bool start_object(std::size_t n);
-    bool end_object();
-    bool start_array(std::size_t n);
-    bool end_array();
-    bool key(std::string& name);
+    bool null() override { return number_or_text("null"); }
+    bool boolean(bool) override { return number_or_text("a boolean"); }
+    bool number_integer(std::int64_t) override { return bad_number("a negative number"); }
+    bool number_float(double, const std::string& text) override { return bad_number(printable(text).c_str()); }
+    bool number_unsigned(std::uint64_t n) override;
+    bool string(std::string& text) override;
+    bool start_object() override;
+    bool end_object() override;
+    bool start_array() override;
+    bool end_array() override;
+    bool key(std::string& name) override;
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
@@ -51806,7 +52014,7 @@ public:
     /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
     static result<safetensors> parse(std::span<const std::byte> file);
 
-    [[nodiscard]] std::span<const safetensors_entry> entries() const { return entries_; }
+    [[nodiscard]] std::span<const safetensors_entry> entries() const { return detail::span_of(entries_); }
 
     [[nodiscard]] const safetensors_entry* find(std::string_view name) const {
         const auto place = std::lower_bound(entries_.begin(), entries_.end(), name,
@@ -51828,7 +52036,7 @@ private:
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 
-PHI4FLASH_BODY const char* safetensors_events::wanted() const {
+PHI4FLASH_COLD_BODY const char* safetensors_events::wanted() const {
     if (place_ == place::outside) return "an object of tensors";
     if (place_ == place::header) return "an object";
     if (place_ == place::metadata) return "a string";
@@ -51836,7 +52044,7 @@ PHI4FLASH_BODY const char* safetensors_events::wanted() const {
     return field_ == dtype_field ? "a string" : "a list of numbers";
 }
 
-PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
+PHI4FLASH_COLD_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     if (place_ == place::shape) {
         if (entry_.rank == tensor_view::max_rank)
             return fail(error::format(errc::rank_too_high, "tensor '%s': want at most %zu extents", printable(key_).c_str(),
@@ -51853,7 +52061,7 @@ PHI4FLASH_BODY bool safetensors_events::number_unsigned(std::uint64_t n) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
+PHI4FLASH_COLD_BODY bool safetensors_events::string(std::string& text) {
     if (place_ == place::metadata) return true;
     if (place_ != place::tensor || field_ != dtype_field) return number_or_text("a string");
     const safetensors_dtype* const known = find_safetensors_dtype(text);
@@ -51865,33 +52073,33 @@ PHI4FLASH_BODY bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::start_object(std::size_t n) {
+PHI4FLASH_COLD_BODY bool safetensors_events::start_object() {
     if (place_ != place::outside && place_ != place::header) {
-        return json_events::start_object(n) && number_or_text("an object");
+        return json_events::start_object() && number_or_text("an object");
     }
     const bool tensor = place_ == place::header && !is_metadata();
     place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
     seen_ = none;
     entry_ = {};
     offsets_ = 0;
-    return json_events::start_object(n);
+    return json_events::start_object();
 }
 
-PHI4FLASH_BODY bool safetensors_events::end_object() {
+PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
     if (place_ == place::tensor && !finish_tensor()) return false;
     place_ = place_ == place::header ? place::outside : place::header;
     field_ = none;
     return json_events::end_object();
 }
 
-PHI4FLASH_BODY bool safetensors_events::start_array(std::size_t n) {
-    if (!json_events::start_array(n)) return false;
+PHI4FLASH_COLD_BODY bool safetensors_events::start_array() {
+    if (!json_events::start_array()) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::end_array() {
+PHI4FLASH_COLD_BODY bool safetensors_events::end_array() {
     if (place_ == place::offsets && offsets_ != 2)
         return fail(error::format(errc::json_wrong_type, "tensor '%s'.data_offsets: want 2 numbers, have %zu",
                                   printable(key_).c_str(), offsets_));
@@ -51899,7 +52107,7 @@ PHI4FLASH_BODY bool safetensors_events::end_array() {
     return json_events::end_array();
 }
 
-PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
+PHI4FLASH_COLD_BODY bool safetensors_events::key(std::string& name) {
     if (place_ == place::header) {
         key_ = name;
         if (first_use(name)) return true;
@@ -51915,7 +52123,7 @@ PHI4FLASH_BODY bool safetensors_events::key(std::string& name) {
     return true;
 }
 
-PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
+PHI4FLASH_COLD_BODY bool safetensors_events::finish_tensor() {
     for (const unsigned wanted_field : {dtype_field, shape_field, offsets_field}) {
         field_ = wanted_field;
         if ((seen_ & wanted_field) == 0)
@@ -51932,7 +52140,7 @@ PHI4FLASH_BODY bool safetensors_events::finish_tensor() {
     return place_tensor(bytes);
 }
 
-PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
+PHI4FLASH_COLD_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
     const auto begin = static_cast<unsigned long long>(offset_[0]);
     const auto end = static_cast<unsigned long long>(offset_[1]);
     const printable name(key_);
@@ -51958,7 +52166,7 @@ PHI4FLASH_BODY bool safetensors_events::place_tensor(std::uint64_t bytes) {
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
+PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<const std::byte> file) {
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
@@ -51978,8 +52186,8 @@ PHI4FLASH_BODY result<std::string_view> safetensors::header_of(std::span<const s
 }
 
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
-PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) {
-    std::sort(entries_.begin(), entries_.end(), [](const safetensors_entry& a, const safetensors_entry& b) {
+PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
+    detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
         return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
@@ -51999,7 +52207,7 @@ PHI4FLASH_BODY status safetensors::check_cover(std::span<const std::byte> data) 
     return {};
 }
 
-PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
+PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::byte> file) {
     return detail::or_out_of_memory("read a safetensors file", [&]() -> result<safetensors> {
         const auto header = header_of(file);
         if (!header) return header.error();
@@ -52016,14 +52224,14 @@ PHI4FLASH_BODY result<safetensors> safetensors::parse(std::span<const std::byte>
         table.names_ = std::move(events.names);
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
-        std::sort(table.entries_.begin(), table.entries_.end(),
+        detail::sort_once(table.entries_,
                   [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }
 #endif
 
-PHI4FLASH_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
+PHI4FLASH_COLD_BODY result<tensor_view> to_tensor_view(const safetensors_entry& entry) {
     tensor_view view{.name = entry.name, .data = entry.data, .bytes = entry.bytes, .rank = entry.rank};
     for (std::size_t i = 0; i < entry.rank; ++i) view.extent[i] = entry.extent[i];
     for (std::size_t i = 0; i < plain_dtype_count; ++i) {
@@ -52069,10 +52277,10 @@ public:
     /// Of generation_config.json, or else what config.json says of it.
     [[nodiscard]] const generation_config& generation() const { return generation_; }
     /// All tensors of all files, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     /// Bytes of all tensors.
-    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(detail::span_of(tensors_)); }
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const;
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
@@ -52118,7 +52326,7 @@ private:
 };
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+PHI4FLASH_COLD_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
@@ -52137,7 +52345,7 @@ PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std
     return {};
 }
 
-PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
+PHI4FLASH_COLD_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
     for (const safetensors_entry& entry : table->entries()) {
@@ -52150,8 +52358,8 @@ PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 /// Sorts the tensors of all files for `find`.
-PHI4FLASH_BODY status checkpoint::collect() {
-    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
+PHI4FLASH_COLD_BODY status checkpoint::collect() {
+    detail::sort_once(tensors_, [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
@@ -52159,14 +52367,14 @@ PHI4FLASH_BODY status checkpoint::collect() {
 }
 
 /// After all has been checked.
-PHI4FLASH_BODY status checkpoint::align() {
-    auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
+PHI4FLASH_COLD_BODY status checkpoint::align() {
+    auto block = align_tensors(detail::span_of(tensors_), [this](std::size_t) { release_pages(); });
     if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
     return {};
 }
 
-PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                                   std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
@@ -52185,7 +52393,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view confi
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& options) {
+PHI4FLASH_COLD_BODY status checkpoint::read_config_files(const config_options& options) {
     const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
     if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
     const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
@@ -52193,7 +52401,7 @@ PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& option
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
-PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_COLD_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
     const auto path = folder_ / detail::from_utf8(name);
     auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
@@ -52204,7 +52412,7 @@ PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mappi
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
-PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) const {
+PHI4FLASH_COLD_BODY status checkpoint::check_index(const checkpoint_index& index) const {
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
@@ -52220,7 +52428,7 @@ PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) con
     return {};
 }
 
-PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
@@ -52245,7 +52453,7 @@ PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, p
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
                                            progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
@@ -52261,7 +52469,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
         if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();
         if (mapping.populate)
-            if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
+            if (const status ok = detail::populate(detail::span_of(loaded.files_), folder, tell); !ok) return ok.error();
         // A link whose target is gone, too: whoever opens it learns that.
         if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
             loaded.tokenizer_path_ = std::move(path);
@@ -52270,7 +52478,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
 }
 #endif
 
-PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
+PHI4FLASH_COLD_BODY std::size_t checkpoint::copied_bytes() const {
     std::size_t sum = aligned_.bytes().size();
 #if PHI4FLASH_FILES
     for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
@@ -52278,7 +52486,7 @@ PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
     return sum;
 }
 
-PHI4FLASH_BODY page_share checkpoint::residency() const {
+PHI4FLASH_COLD_BODY page_share checkpoint::residency() const {
     page_share sum;
 #if PHI4FLASH_FILES
     for (const mapped_file& file : files_) {
@@ -52494,7 +52702,7 @@ PHI4FLASH_BODY result<repack_plan> repack_plan::make(const packed_model& from) {
         for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
             if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
         });
-        std::sort(tables.begin(), tables.end());
+        detail::sort_once(tables);
     }
     for (const gguf_tensor& t : from.file().tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
@@ -52543,8 +52751,8 @@ public:
     }
 
     /// All weights, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Memory that it owns; 0 if everything could be used in place.
     [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }
@@ -52672,7 +52880,7 @@ private:
 };
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
+PHI4FLASH_COLD_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)
         return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
                              fact.path.size());
@@ -52682,7 +52890,7 @@ PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply(tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply(tokenizer_builder& builder) const {
     for (const json_fact& f : facts_) {
         if (status s = check_key(f); !s) return s;
     }
@@ -52699,7 +52907,7 @@ PHI4FLASH_BODY status tokenizer_settings::apply(tokenizer_builder& builder) cons
     return apply_pre_tokenizer(builder);
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_key(const json_fact& f) {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_key(const json_fact& f) {
     constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
                                     "pre_tokenizer", "post_processor", "decoder", "model"};
     constexpr std::array model{
@@ -52714,7 +52922,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_key(const json_fact& f) {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_model() const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_model() const {
     const json_fact* const dropout = find("model.dropout");
     if (dropout != nullptr && dropout->kind != json_kind::null &&
         (dropout->kind != json_kind::number || dropout->number != 0.0))
@@ -52726,7 +52934,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_model() const {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
     if (!given(path)) return {};
     const std::string_view type = type_of(path);
     const std::string list = path + ".normalizers";
@@ -52744,14 +52952,14 @@ PHI4FLASH_BODY status tokenizer_settings::apply_normalizer(const std::string& pa
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_decoder(const std::string& path) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_decoder(const std::string& path) const {
     if (!given(path) || type_of(path) == "ByteLevel") return {};
     const std::string list = path + ".decoders.";
     if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
     return refuse("decoder", type_of(path), "ByteLevel");
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_post_processor(const std::string& path) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_post_processor(const std::string& path) const {
     if (!given(path)) return {};
     const std::string_view type = type_of(path);
     if (type == "ByteLevel" || type == "TemplateProcessing") return {};
@@ -52764,7 +52972,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_post_processor(const std::string
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply_pre_tokenizer(tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply_pre_tokenizer(tokenizer_builder& builder) const {
     std::string byte_level_at = "pre_tokenizer", split_at;
     if (type_of("pre_tokenizer") == "Sequence") {
         const std::string list = "pre_tokenizer.pretokenizers.";
@@ -52807,15 +53015,13 @@ PHI4FLASH_END
 
 #if PHI4FLASH_HAS_JSON
 
-#include <nlohmann/json.hpp>
 PHI4FLASH_BEGIN
 
 namespace detail {
 
 /// Listens to the parser. The first error stops it.
-class tokenizer_json_reader {
+class tokenizer_json_reader final : public json_listener {
 public:
-    using json = nlohmann::json;
     static constexpr std::size_t max_depth = 16;
     /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
     static constexpr std::size_t max_id_gap = 65536;
@@ -52823,29 +53029,33 @@ public:
     tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
         : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
-    bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
-    bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
-    bool number_integer(json::number_integer_t n) { return number(static_cast<double>(n)); }
-    bool number_unsigned(json::number_unsigned_t n) {
+    bool null() override { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
+    bool boolean(bool b) override { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
+    bool number_integer(std::int64_t n) override { return number(static_cast<double>(n)); }
+    bool number_unsigned(std::uint64_t n) override {
         if (list_ == list::vocabulary) return token(n);
         return number(static_cast<double>(n));
     }
-    bool number_float(json::number_float_t n, const std::string&) { return number(n); }
-    bool string(std::string& s) {
+    bool number_float(double n, const std::string&) override { return number(n); }
+    bool string(std::string& s) override {
         if (list_ == list::merges) return merge_string(s);
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
-    bool binary(json::binary_t&) { return fail(error::format(errc::json_syntax, "binary values are not JSON")); }
-    bool key(std::string& k);
-    bool start_object(std::size_t) { return open(json_kind::object); }
-    bool end_object() { return close(); }
-    bool start_array(std::size_t) { return open(json_kind::array); }
-    bool end_array() { return close(); }
-    bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception&) {
-        return fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", position, token.c_str()));
+    bool key(std::string& k) override;
+    bool start_object() override { return open(json_kind::object); }
+    bool end_object() override { return close(); }
+    bool start_array() override { return open(json_kind::array); }
+    bool end_array() override { return close(); }
+    void not_json(std::size_t at, const std::string& token, const char*) override {
+        (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
     }
 
-    [[nodiscard]] const status& outcome() const { return outcome_; }
+    /// Reads the whole text, once for each reader.
+    [[nodiscard]] status read(std::string_view json) {
+        const char* place = nullptr;
+        (void)parse_json(json, *this, &place);
+        return outcome_;
+    }
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
 
     /// After the parse: what can only be checked with everything known.
@@ -53111,12 +53321,10 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();
         detail::tokenizer_json_reader reader(builder, json.size(), false);
-        nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &reader);
-        if (!reader.outcome()) return reader.outcome().error();
+        if (const status s = reader.read(json); !s) return s.error();
         if (reader.merges_came_first()) {
             detail::tokenizer_json_reader again(builder, json.size(), true);
-            nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &again);
-            if (!again.outcome()) return again.outcome().error();
+            if (const status s = again.read(json); !s) return s.error();
         }
         if (status s = reader.finish(); !s) return s.error();
         return builder.build();
@@ -53128,6 +53336,7 @@ PHI4FLASH_END
 
 #endif
 
+#include <variant>
 PHI4FLASH_BEGIN
 
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
@@ -53246,7 +53455,7 @@ private:
 
 #if PHI4FLASH_BODIES
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
-PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
@@ -53260,7 +53469,7 @@ PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path
 #endif
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
         const auto kind = std::filesystem::status(path, ignored).type();
@@ -53283,14 +53492,14 @@ PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path
     });
 }
 
-PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&] {
         return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
     });
 }
 #endif
 
-PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
         const file_kind kind = identify(bytes.weights.front());
@@ -53318,7 +53527,7 @@ PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memor
     });
 }
 
-PHI4FLASH_BODY bool model_files::has_tokenizer() const {
+PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
     if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
     if (!tokenizer_json_.empty()) return true;
@@ -53329,7 +53538,7 @@ PHI4FLASH_BODY bool model_files::has_tokenizer() const {
     return false;
 }
 
-PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
+PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
         if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
         if (const packed_model* const file = packed()) {
@@ -53351,7 +53560,7 @@ PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
     });
 }
 
-PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
                                                             progress_ref tell) {
     if (!file) return file.error();
     model_files made;
@@ -53365,12 +53574,12 @@ PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model>
     return made;
 }
 
-PHI4FLASH_BODY page_share model_files::residency() const {
+PHI4FLASH_COLD_BODY page_share model_files::residency() const {
     if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
     return std::visit([](const auto& f) { return f.residency(); }, form_);
 }
 
-PHI4FLASH_BODY void model_files::release_pages() const {
+PHI4FLASH_COLD_BODY void model_files::release_pages() const {
     std::visit([](const auto& f) { f.release_pages(); }, form_);
 }
 #endif
@@ -53460,7 +53669,7 @@ template <class Produce>
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
+PHI4FLASH_COLD_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)
         if (c < 0x20 || c > 0x7e)
             return error::format(errc::invalid_argument, "tensor '%s': want a name in printable ASCII",
@@ -53474,7 +53683,7 @@ PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     return {};
 }
 
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
+PHI4FLASH_COLD_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     std::uint64_t bytes = find_safetensors_dtype(spec.dtype)->bytes;
     for (const std::size_t extent : spec.shape) {
         if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
@@ -53485,7 +53694,7 @@ PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     return bytes;
 }
 
-PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
+PHI4FLASH_COLD_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
     std::string text = ",\"";
     for (const char c : spec.name) {
         if (c == '"' || c == '\\') text += '\\';
@@ -53498,7 +53707,7 @@ PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint6
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
+PHI4FLASH_COLD_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
     return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
         safetensors_plan plan;
         std::vector<std::string_view> names;
@@ -53511,10 +53720,10 @@ PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safeten
             names.push_back(specs[i].name);
         }
         names.push_back("__metadata__");
-        std::sort(names.begin(), names.end());
+        detail::sort_once(names);
         if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
             return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
-        std::sort(plan.order.begin(), plan.order.end(), [specs](std::size_t a, std::size_t b) {
+        detail::sort_once(plan.order, [specs](std::size_t a, std::size_t b) {
             const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
             const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
             return wide_a != wide_b ? wide_a > wide_b : a < b;
@@ -53574,6 +53783,8 @@ PHI4FLASH_END
 #undef PHI4FLASH_BLOCKS_SIDE_BY_SIDE
 #undef PHI4FLASH_BODIES
 #undef PHI4FLASH_BODY
+#undef PHI4FLASH_COLD
+#undef PHI4FLASH_COLD_BODY
 #undef PHI4FLASH_DOT_IS_OWN
 #undef PHI4FLASH_DOT_TARGET
 #undef PHI4FLASH_END

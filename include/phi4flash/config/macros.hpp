@@ -94,6 +94,14 @@
 #endif
 #define PHI4FLASH_BODIES (!PHI4FLASH_COMPILE_ONCE || PHI4FLASH_IMPLEMENTATION)
 
+/// Of what runs once or when something went wrong: it shall be small, and a branch that leads to it is the unlikely one.
+#if defined(__GNUC__) || defined(__clang__)
+#define PHI4FLASH_COLD __attribute__((cold))
+#else
+#define PHI4FLASH_COLD
+#endif
+#define PHI4FLASH_COLD_BODY PHI4FLASH_COLD PHI4FLASH_BODY
+
 /// 0 in that file leaves its kernels to another one, which includes kernels/dispatch.hpp alone and is compiled again only when they change.
 #ifndef PHI4FLASH_KERNELS
 #define PHI4FLASH_KERNELS PHI4FLASH_BODIES

@@ -137,7 +137,7 @@ public:
 
     /// printf-style. A sentence that does not fit is cut, never overrun.
     PHI4FLASH_PRINTF_LIKE(2, 3)
-    static error format(errc code, const char* pattern, ...) {
+    PHI4FLASH_COLD static error format(errc code, const char* pattern, ...) {
         error e;
         e.code_ = code;
         std::va_list arguments;

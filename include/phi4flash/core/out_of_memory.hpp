@@ -34,15 +34,19 @@ auto unless_out_of_memory(Work&& work, [[maybe_unused]] Otherwise&& otherwise) -
 #endif
 }
 
-/// What work(), which returns nothing or what an error can become, returns, nothing as success; where memory runs out, the error: "not
-/// enough memory to <what>".
+/// The error of a public function that runs out of memory: "not enough memory to <what>".
+struct no_memory_to {
+    const char* what;
+    [[nodiscard]] error operator()() const { return error::format(errc::out_of_memory, "not enough memory to %s", what); }
+};
+
+/// What work(), which returns nothing or what an error can become, returns, nothing as success; where memory runs out, that error.
 template <class Work>
 [[nodiscard]] auto or_out_of_memory(const char* what, Work&& work) {
-    const auto otherwise = [what] { return error::format(errc::out_of_memory, "not enough memory to %s", what); };
     if constexpr (std::is_void_v<decltype(work())>) {
-        return unless_out_of_memory([&] { return work(), status(); }, otherwise);
+        return unless_out_of_memory([&] { return work(), status(); }, no_memory_to{what});
     } else {
-        return unless_out_of_memory(work, otherwise);
+        return unless_out_of_memory(work, no_memory_to{what});
     }
 }
 

@@ -2,38 +2,70 @@
 /// `result<T>`: a value or an `error`, the part of C++23's std::expected that the library needs, without exceptions.
 #include <phi4flash/core/error.hpp>
 
+#include <memory>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 PHI4FLASH_BEGIN
 
 /// Holds a T or an error. Test it before use: `*r` of a failed result is undefined, as with std::expected.
+/// (Not over std::variant: that is half a second of compile time in all.)
 template <class T>
 class [[nodiscard]] result {
 public:
     using value_type = T;
 
-    result(T value) : content_(std::in_place_index<0>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
-    result(const phi4flash::error& why) : content_(std::in_place_index<1>, why) {}  // NOLINT(google-explicit-constructor)
-
-    [[nodiscard]] bool has_value() const { return content_.index() == 0; }
-    explicit operator bool() const { return has_value(); }
-
-    [[nodiscard]] T& operator*() & { return *std::get_if<0>(&content_); }
-    [[nodiscard]] const T& operator*() const& { return *std::get_if<0>(&content_); }
-    [[nodiscard]] T&& operator*() && { return std::move(*std::get_if<0>(&content_)); }
-    [[nodiscard]] T* operator->() { return std::get_if<0>(&content_); }
-    [[nodiscard]] const T* operator->() const { return std::get_if<0>(&content_); }
-    [[nodiscard]] const phi4flash::error& error() const {
-#if defined(__GNUC__) || defined(__clang__)
-        if (content_.index() > 1) __builtin_unreachable();  // or -Wnull-dereference tells hosts of a third case
-#endif
-        return *std::get_if<1>(&content_);
+    result(T value) : value_(std::move(value)), ok_(true) {}             // NOLINT(google-explicit-constructor)
+    result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
+    result(const result& other)
+        requires std::is_copy_constructible_v<T>
+        : ok_(other.ok_) {
+        if (ok_) {
+            std::construct_at(&value_, other.value_);
+        } else {
+            std::construct_at(&error_, other.error_);
+        }
+    }
+    result(result&& other) noexcept : ok_(other.ok_) {
+        static_assert(std::is_nothrow_move_constructible_v<T>);
+        if (ok_) {
+            std::construct_at(&value_, std::move(other.value_));
+        } else {
+            std::construct_at(&error_, other.error_);
+        }
+    }
+    result& operator=(const result& other)
+        requires std::is_copy_constructible_v<T>
+    {
+        return *this = result(other);
+    }
+    result& operator=(result&& other) noexcept {
+        if (this != &other) {
+            this->~result();
+            std::construct_at(this, std::move(other));
+        }
+        return *this;
+    }
+    ~result() {
+        if (ok_) value_.~T();
     }
 
+    [[nodiscard]] bool has_value() const { return ok_; }
+    explicit operator bool() const { return ok_; }
+
+    [[nodiscard]] T& operator*() & { return value_; }
+    [[nodiscard]] const T& operator*() const& { return value_; }
+    [[nodiscard]] T&& operator*() && { return std::move(value_); }
+    [[nodiscard]] T* operator->() { return &value_; }
+    [[nodiscard]] const T* operator->() const { return &value_; }
+    [[nodiscard]] const phi4flash::error& error() const { return error_; }
+
 private:
-    std::variant<T, phi4flash::error> content_;
+    union {
+        T value_;
+        phi4flash::error error_;
+    };
+    bool ok_;
 };
 
 /// A result without a value: success, or an error.

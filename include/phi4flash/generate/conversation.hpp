@@ -2,6 +2,7 @@
 /// What a session has still to read of a conversation: what was said stays in the session, and each turn reads only what is new. It knows all
 /// of its tokens, so a turn can be taken back, and a session that lost some reads them again.
 #include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/generate/events.hpp>
 #include <phi4flash/text/chat.hpp>
 
@@ -50,9 +51,9 @@ public:
     /// What was said so far. @since 0.2
     [[nodiscard]] const conversation_record& record() const { return said_; }
     /// What a session that has missed nothing has read. @since 0.2
-    [[nodiscard]] std::span<const std::int32_t> tokens() const { return said_.tokens; }
+    [[nodiscard]] std::span<const std::int32_t> tokens() const { return detail::span_of(said_.tokens); }
     /// Questions that were answered, the first one first. @since 0.2
-    [[nodiscard]] std::span<const conversation_turn> turns() const { return said_.turns; }
+    [[nodiscard]] std::span<const conversation_turn> turns() const { return detail::span_of(said_.turns); }
 
     /// The ids to read for this message by a session that has read the first `read` of tokens(): what it has missed, what the last answer left,
     /// and the message; valid until the next call. Nothing changes before `answered`: a message that did not fit can be dropped and another one
@@ -129,7 +130,7 @@ PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::stri
         const bool started = !said_.tokens.empty() || !said_.unread.empty();
         if (!started && !said_.system.empty()) messages.push_back({"system", said_.system});
         messages.push_back({"user", message});
-        if (const status ok = encode_chat(encoder_, messages, {}, prompt_); !ok) {
+        if (const status ok = encode_chat(encoder_, detail::span_of(messages), {}, prompt_); !ok) {
             prompt_.clear();
             return ok.error();
         }
@@ -137,7 +138,7 @@ PHI4FLASH_BODY result<std::span<const std::int32_t>> conversation::ask(std::stri
         // The message begins at its marker: what a message says never becomes one.
         const auto begin = std::find(prompt_.begin() + static_cast<std::ptrdiff_t>(before), prompt_.end(), static_cast<std::int32_t>(user_->id));
         message_begin_ = static_cast<std::size_t>(begin - prompt_.begin());
-        return std::span<const std::int32_t>(prompt_);
+        return std::span<const std::int32_t>(detail::span_of(prompt_));
     });
 }
 

@@ -49,7 +49,7 @@ PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const 
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
+PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text) {
     if (const status ok = check_sampling(options.sampling); !ok) return ok;
     const std::size_t ids = text == nullptr || text->vocab_size() < vocab ? vocab : text->vocab_size();
     for (std::size_t i = 0; i < options.stop_ids.size(); ++i) {
@@ -67,7 +67,7 @@ PHI4FLASH_BODY status check_generation(const generation_options& options, std::s
     return {};
 }
 
-PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
+PHI4FLASH_COLD_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text) {
     return detail::or_out_of_memory("make the options of a text", [&]() -> result<generation_options> {
         generation_options options;
         sampling_options& s = options.sampling;
@@ -90,7 +90,7 @@ PHI4FLASH_BODY result<generation_options> options_from(const generation_config& 
     });
 }
 
-PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
+PHI4FLASH_COLD_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text) {
     const added_token* const end = end_of_message(text);
     if (end == nullptr) return {};
     const auto id = static_cast<std::int32_t>(end->id);

@@ -6,6 +6,7 @@
 ///     those who read        the other rows, in equal shares: all that are left while nobody writes, else as few as the host's bounds say, so that
 ///                           nobody who writes waits long for a long prompt   (stall-free batching: arXiv:2403.02310)
 /// @since 0.2
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/generate/row_shares.hpp>
 #include <phi4flash/generate/text_writer.hpp>
 #include <phi4flash/generate/tick_budget.hpp>
@@ -207,7 +208,7 @@ private:
             anybody_writes = anybody_writes || s.writer->writing();
         }
         const pass_room room{work_->chunk(), work_->logits.count, work_->states.count};
-        share_rows(std::span(shares_).first(order_.size()), room, anybody_writes ? budget_.prompt_rows() : room.rows);
+        share_rows(detail::span_of(shares_).first(order_.size()), room, anybody_writes ? budget_.prompt_rows() : room.rows);
         n_readings_ = n_writing_ = n_prompt_rows_ = 0;
         for (std::size_t i = 0; i < order_.size(); ++i) {
             if (shares_[i].rows == 0) continue;

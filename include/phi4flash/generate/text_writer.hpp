@@ -7,6 +7,7 @@
 ///     event()       what happened, one after the other, until there is nothing: then another pass is wanted, or the text has ended
 ///     surplus()     after the end: tokens that were committed and are not part of the text, to be taken back (session::rewind)
 /// @since 0.2
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/generate/drafter.hpp>
 #include <phi4flash/generate/events.hpp>
 #include <phi4flash/generate/options.hpp>
@@ -165,10 +166,10 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
                                                        const text_limits& limits, const choosing_kernels& kernels) {
     if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
-        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, options.stop_ids); };
+        const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, detail::span_of(options.stop_ids)); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
         if (!chooser) return chooser.error();
-        auto stops = stop_matcher::create(options.stop_strings);
+        auto stops = stop_matcher::create(detail::span_of(options.stop_strings));
         if (!stops) return stops.error();
         return text_writer(vocab, text, options, limits, *std::move(chooser), *std::move(stops));
     });
@@ -214,14 +215,14 @@ PHI4FLASH_BODY text_slice text_writer::next(std::size_t most) {
         const std::size_t n = (std::min)(most, prompt_left());
         slice_.clear();
         count_ = n;
-        return {std::span(prompt_).subspan(read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
+        return {std::span<const std::int32_t>(prompt_.data() + read_, n), n == prompt_left() ? std::size_t{1} : std::size_t{0}, 1};
     }
-    drafter_.read(std::span(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
+    drafter_.read(detail::span_of(chosen_).subspan(std::exchange(guessed_, chosen_.size())));
     slice_.assign(1, summary_.unread);
     propose((std::min)({most - 1, limits_.drafts, room_ - 1, max_tokens_ - summary_.new_tokens - 1}));
     for (const draft& d : drafts_) slice_.push_back(d.token);
     count_ = slice_.size();
-    return {std::span(slice_), count_, count_};
+    return {detail::span_of(slice_), count_, count_};
 }
 
 PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
@@ -237,7 +238,7 @@ PHI4FLASH_BODY std::size_t text_writer::take(rows_view<const float> logits) {
         return count_;
     }
     choose(logits);
-    if (policy_ != nullptr) policy_->fared(drafts_, chosen_.size() - 1);
+    if (policy_ != nullptr) policy_->fared(detail::span_of(drafts_), chosen_.size() - 1);
     summary_.drafted += drafts_.size();
     summary_.accepted += chosen_.size() - 1;
     summary_.unread = -1;
@@ -265,10 +266,10 @@ PHI4FLASH_BODY void text_writer::propose(std::size_t most) {
     if (policy_ != nullptr) most = policy_->ask(most);
     if (most == 0) return;
     drafts_.resize(most);
-    drafts_.resize(drafter_.propose(drafts_));
+    drafts_.resize(drafter_.propose(detail::span_of(drafts_)));
     const auto foreign = std::find_if(drafts_.begin(), drafts_.end(), [this](const draft& d) { return !in_vocabulary(d.token); });
     drafts_.erase(foreign, drafts_.end());
-    if (policy_ != nullptr) drafts_.resize(policy_->choose(drafts_));
+    if (policy_ != nullptr) drafts_.resize(policy_->choose(detail::span_of(drafts_)));
 }
 
 PHI4FLASH_BODY void text_writer::choose(rows_view<const float> logits) {
@@ -303,7 +304,7 @@ PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
 PHI4FLASH_BODY generation_event text_writer::finish() {
     running_ = false;
     summary_.reason = *ending_;
-    if (guessed_ < delivered_) drafter_.read(std::span(chosen_).subspan(guessed_, delivered_ - guessed_));
+    if (guessed_ < delivered_) drafter_.read(detail::span_of(chosen_).subspan(guessed_, delivered_ - guessed_));
     std::string_view rest;
     if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
     return {.text = rest, .kind = event_kind::end, .reason = *ending_};

@@ -130,7 +130,7 @@ private:
 
 #if PHI4FLASH_BODIES
 #if PHI4FLASH_HAS_JSON && PHI4FLASH_FILES
-PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path& path) {
     return detail::or_out_of_memory("open a tokenizer.json", [&]() -> result<tokenizer> {
         std::error_code ignored;
         const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
@@ -144,7 +144,7 @@ PHI4FLASH_BODY result<tokenizer> open_tokenizer_json(const std::filesystem::path
 #endif
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
         const auto kind = std::filesystem::status(path, ignored).type();
@@ -167,14 +167,14 @@ PHI4FLASH_BODY result<model_files> model_files::open(const std::filesystem::path
     });
 }
 
-PHI4FLASH_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&] {
         return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
     });
 }
 #endif
 
-PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
         const file_kind kind = identify(bytes.weights.front());
@@ -202,7 +202,7 @@ PHI4FLASH_BODY result<model_files> model_files::from_memory(const model_in_memor
     });
 }
 
-PHI4FLASH_BODY bool model_files::has_tokenizer() const {
+PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
     if (const packed_model* const file = packed()) return file->file().value("tokenizer.ggml.tokens") != nullptr;
 #if PHI4FLASH_HAS_JSON
     if (!tokenizer_json_.empty()) return true;
@@ -213,7 +213,7 @@ PHI4FLASH_BODY bool model_files::has_tokenizer() const {
     return false;
 }
 
-PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
+PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
         if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
         if (const packed_model* const file = packed()) {
@@ -235,7 +235,7 @@ PHI4FLASH_BODY result<tokenizer> model_files::open_tokenizer() const {
     });
 }
 
-PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
                                                             progress_ref tell) {
     if (!file) return file.error();
     model_files made;
@@ -249,12 +249,12 @@ PHI4FLASH_BODY result<model_files> model_files::from_packed(result<packed_model>
     return made;
 }
 
-PHI4FLASH_BODY page_share model_files::residency() const {
+PHI4FLASH_COLD_BODY page_share model_files::residency() const {
     if (repacked_) return {repacked_->owned_bytes(), repacked_->huge_bytes()};
     return std::visit([](const auto& f) { return f.residency(); }, form_);
 }
 
-PHI4FLASH_BODY void model_files::release_pages() const {
+PHI4FLASH_COLD_BODY void model_files::release_pages() const {
     std::visit([](const auto& f) { f.release_pages(); }, form_);
 }
 #endif

@@ -2,6 +2,7 @@
 /// Which weights a saved session belongs to: cheap to compute, and different for two checkpoints of one shape.
 /// @since 0.2
 #include <phi4flash/core/checksum.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/model/model.hpp>
 
 PHI4FLASH_BEGIN
@@ -24,7 +25,7 @@ template <tensor_source Source, sambay_shape Shape>
     sum.update(std::bit_cast<std::uint32_t>(m.config().norm_eps));
     for_each_tensor(m.shape(), [&](std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
         const tensor_view* const t = source.find(name);
-        sum.update(std::as_bytes(std::span(name)));
+        sum.update(detail::bytes_of_text(name));
         for (const std::size_t extent : shape) sum.update(extent);
         if (t == nullptr) return;
         sum.update(static_cast<std::uint64_t>(t->type));

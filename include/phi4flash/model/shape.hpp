@@ -106,7 +106,7 @@ inline constexpr std::size_t extent_count = 11;
 [[nodiscard]] PHI4FLASH_BODY status check_shape(const sambay_shape& s);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_shape(const sambay_shape& s) {
+PHI4FLASH_COLD_BODY status check_shape(const sambay_shape& s) {
     for (std::size_t i = 0; i < detail::extent_count; ++i) {
         const auto [name, value] = detail::extent_at(s, i);
         if (value == dynamic) return error::format(errc::bad_extent, "%s is not given: want a number from 1 to %zu", name, max_extent);

@@ -2,6 +2,7 @@
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
 #include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/model/bind.hpp>
 #include <phi4flash/model/weight_types.hpp>
 
@@ -123,7 +124,7 @@ template <tensor_source Source, sambay_shape Shape>
         for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
             if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
         });
-        std::sort(known.begin(), known.end());
+        detail::sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
                 return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
@@ -135,7 +136,7 @@ template <tensor_source Source, sambay_shape Shape>
 }  // namespace detail
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
     const auto e = extents<any_sambay>::from(shape);
     if (!e) return 0;
     std::uint64_t sum = 0;

@@ -1,5 +1,7 @@
 #pragma once
 /// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/text/byte_trie.hpp>
 #include <phi4flash/text/normalization.hpp>
 #include <phi4flash/text/pre_tokenizer.hpp>
@@ -91,9 +93,9 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
                                  tokens[i].content.c_str());
         sorted.push_back(i);
     }
-    std::sort(sorted.begin(), sorted.end(),
+    detail::sort_once(sorted,
               [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
-    if (const status ok = trie_.build(contents_, sorted); !ok) return ok;
+    if (const status ok = trie_.build(contents_, detail::span_of(sorted)); !ok) return ok;
     for (const std::uint32_t i : sorted) {
         const auto byte = static_cast<unsigned char>(contents[i].front());
         if (!starts_[byte]) ++firsts_;

@@ -6,6 +6,7 @@
 /// first, shorter ones if the neighbours do not fit; a place that was left once is never entered again, so the work is linear in
 /// the piece. Source: the idea of G. Neubeck and H. van Antwerpen, "So many tokens, so little time", github.blog, 2024. Other
 /// vocabularies take the ordinary way with a heap, O(n log n).
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/text/byte_trie.hpp>
 #include <phi4flash/text/pair_table.hpp>
 
@@ -84,7 +85,7 @@ public:
     }
 
     [[nodiscard]] const vocabulary& strings() const { return strings_; }
-    [[nodiscard]] std::span<const merge_rule> rules() const { return rules_; }
+    [[nodiscard]] std::span<const merge_rule> rules() const { return detail::span_of(rules_); }
     [[nodiscard]] bool ignore_merges() const { return ignore_merges_; }
     /// True if the fast way applies.
     [[nodiscard]] bool ordered() const { return ordered_; }
@@ -170,7 +171,7 @@ private:
         const bpe_scratch::symbol& s = scratch.symbols[at];
         if (s.next >= count) return false;
         const std::uint32_t right = scratch.symbols[s.next].token;
-        const std::uint32_t rank = pairs_.find(rules_, s.token, right);
+        const std::uint32_t rank = pairs_.find(rules(), s.token, right);
         if (rank == detail::pair_table::none) return false;
         scratch.heap.push_back({rank, at, s.token, right});
         return true;
@@ -280,7 +281,7 @@ PHI4FLASH_BODY status bpe::check_rules() {
         if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
             return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
                                  detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
-        if (!pairs_.insert(rules_, rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
+        if (!pairs_.insert(rules(), rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
     }
     return {};
 }
@@ -325,13 +326,13 @@ PHI4FLASH_BODY status bpe::build_trie() {
         if (!prefixes.empty()) histories_[id].shorter = prefixes.back();
         prefixes.push_back(id);
     }
-    return trie_.build(strings_, sorted);
+    return trie_.build(strings_, detail::span_of(sorted));
 }
 
 PHI4FLASH_BODY bool bpe::stay_apart(std::uint32_t x, std::uint32_t y, std::uint32_t limit) const {
     std::uint32_t x_until = limit, y_until = limit;
     for (;;) {
-        const std::uint32_t rank = pairs_.find(rules_, x, y);
+        const std::uint32_t rank = pairs_.find(rules(), x, y);
         if (rank < x_until && rank <= y_until) return false;
         const history& hx = histories_[x];
         const history& hy = histories_[y];

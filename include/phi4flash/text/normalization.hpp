@@ -70,12 +70,17 @@ inline constexpr char32_t syllable_count = lead_count * vowel_count * trail_coun
     return d.first == first && d.second == second ? d.code : 0;
 }
 
-/// Normalizes well-formed UTF-8 to NFC (Compose) or NFD. Memory: the longest run of characters that hang together.
+/// Whether nothing before a code point changes with it, and nothing after it changes what is before.
+[[nodiscard]] inline bool is_boundary(const normal_kind& kind, bool composes) {
+    return kind.combining == 0 && (composes ? kind.quick == 0 : kind.decomposes == 0);
+}
+
+/// Finds what of well-formed UTF-8 is NFC (Compose) or NFD already. Every text that is encoded passes here.
 template <bool Compose>
-class normalizer {
+class normal_text {
 public:
     /// Bytes at the start that stay as they are, whatever follows them.
-    [[nodiscard]] static std::size_t normalized_prefix(std::string_view text) {
+    [[nodiscard]] static std::size_t prefix(std::string_view text) {
         const char* const begin = text.data();
         const char* const end = begin + text.size();
         const char* p = begin;
@@ -108,22 +113,7 @@ public:
         return text.size();
     }
 
-    /// Appends the text, normalized.
-    void append(std::string_view text, std::string& out) {
-        while (!text.empty()) {
-            const std::size_t good = normalized_prefix(text);
-            out.append(text.substr(0, good));
-            text.remove_prefix(good);
-            if (!text.empty()) text.remove_prefix(append_segment(text, out));
-        }
-    }
-
 private:
-    struct unit {
-        char32_t code_point;
-        std::uint8_t combining;
-    };
-
     /// 2 or 3 for a starter of so many bytes that stays whatever surrounds it, as far as its first bytes tell; else 0. The first of the
     /// rows is ASCII's, of code points to which nothing ever happens: scripts without marks and CJK have it too.
     [[nodiscard]] static std::uint32_t plain_size(const char* p, const char* end) {
@@ -133,11 +123,6 @@ private:
         return lead < 0xF0 && end - p >= 3 && normal_blocks[(lead & 0x0F) << 6 | (byte(1) & 0x3F)] == 0 ? 3 : 0;
     }
     static_assert(normal_blocks[0] == 0);
-
-    /// Whether nothing before a code point changes with it, and nothing after it changes what is before.
-    [[nodiscard]] static bool is_boundary(const normal_kind& kind) {
-        return kind.combining == 0 && (Compose ? kind.quick == 0 : kind.decomposes == 0);
-    }
 
     /// Whether c, at p, is what normalizing leaves behind the character at `previous` (p itself at the start of the text), whose
     /// combining class is `last`. May say no where the answer is yes.
@@ -155,10 +140,32 @@ private:
         while (p > begin) {
             do --p;
             while (p > begin && (static_cast<unsigned char>(*p) & 0xC0) == 0x80);
-            if (is_boundary(normal_kind_of(decode_utf8(p, end).code_point))) break;
+            if (is_boundary(normal_kind_of(decode_utf8(p, end).code_point), Compose)) break;
         }
         return p;
     }
+};
+
+/// Normalizes well-formed UTF-8 to NFC or NFD. Memory: the longest run of characters that hang together.
+class normalizer {
+public:
+    explicit normalizer(bool composes) : composes_(composes) {}
+
+    /// Appends the text, normalized.
+    void append(std::string_view text, std::string& out) {
+        while (!text.empty()) {
+            const std::size_t good = composes_ ? normal_text<true>::prefix(text) : normal_text<false>::prefix(text);
+            out.append(text.substr(0, good));
+            text.remove_prefix(good);
+            if (!text.empty()) text.remove_prefix(append_segment(text, out));
+        }
+    }
+
+private:
+    struct unit {
+        char32_t code_point;
+        std::uint8_t combining;
+    };
 
     /// One character and what follows it up to the next boundary. Returns how many bytes of the text that was.
     std::size_t append_segment(std::string_view text, std::string& out) {
@@ -169,9 +176,9 @@ private:
             const utf8_step c = decode_utf8(p, end);
             decompose(c.code_point);
             p += c.size;
-        } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point)));
+        } while (p < end && !is_boundary(normal_kind_of(decode_utf8(p, end).code_point), composes_));
         order();
-        if (Compose) join();
+        if (composes_) join();
         for (const unit& u : units_) out.append(encode_utf8(u.code_point).view());
         return static_cast<std::size_t>(p - text.data());
     }
@@ -226,18 +233,21 @@ private:
     }
 
     std::vector<unit> units_;
+    bool composes_;
 };
 
 PHI4FLASH_BODY void append_normal(std::string_view text, normal_form form, std::string& out) {
-    if (form == normal_form::nfc) return normalizer<true>().append(text, out);
-    if (form == normal_form::nfd) return normalizer<false>().append(text, out);
-    out.append(text);
+    if (form == normal_form::none) {
+        out.append(text);
+    } else {
+        normalizer(form == normal_form::nfc).append(text, out);
+    }
 }
 }  // namespace detail
 
 PHI4FLASH_BODY std::size_t normalized_prefix(std::string_view text, normal_form form) {
-    if (form == normal_form::nfc) return detail::normalizer<true>::normalized_prefix(text);
-    if (form == normal_form::nfd) return detail::normalizer<false>::normalized_prefix(text);
+    if (form == normal_form::nfc) return detail::normal_text<true>::prefix(text);
+    if (form == normal_form::nfd) return detail::normal_text<false>::prefix(text);
     return text.size();
 }
 

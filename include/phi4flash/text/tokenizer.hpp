@@ -1,6 +1,8 @@
 #pragma once
 /// The tokenizer: text to ids and back. Byte-level BPE with a split pattern, added tokens, and normalization before all that where the
 /// vocabulary wants it.
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/text/added_tokens.hpp>
 #include <phi4flash/text/bpe.hpp>
 #include <phi4flash/text/word_cache.hpp>
@@ -39,7 +41,7 @@ public:
     [[nodiscard]] normal_form normalization() const { return normalization_; }
     [[nodiscard]] const bpe& merges() const { return bpe_; }
     /// Sorted by id.
-    [[nodiscard]] std::span<const added_token> added_tokens() const { return added_; }
+    [[nodiscard]] std::span<const added_token> added_tokens() const { return detail::span_of(added_); }
 
     /// The bytes of a token, which need not be valid UTF-8; empty for an id without a string, negative ids included.
     [[nodiscard]] std::string_view bytes_of(std::int64_t id) const {
@@ -57,7 +59,7 @@ public:
     /// tokenizer_builder::build_from_tables loads it again, in a fraction of the time.
     template <class Visit>
     void for_each_table(Visit&& visit) const {
-        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, std::span(table)); });
+        bpe::for_each_table(bpe_, [&](std::string_view name, const auto& table) { visit(name, detail::span_of(table)); });
     }
 
     /// The added token with this id, or nullptr.
@@ -377,7 +379,7 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_builder::finish(result<bpe> b) {
 }
 
 PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) {
-    std::sort(added_.begin(), added_.end(), [](const added_token& a, const added_token& b) { return a.id < b.id; });
+    detail::sort_once(added_, [](const added_token& a, const added_token& b) { return a.id < b.id; });
     vocabulary contents;
     for (std::size_t i = 0; i < added_.size(); ++i) {
         const added_token& t = added_[i];

@@ -43,14 +43,14 @@ namespace detail {
 #if PHI4FLASH_FILES
 namespace detail {
 
-PHI4FLASH_BODY bool is_unfinished_name(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
         if (extension == known) return true;
     return false;
 }
 
-PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
+PHI4FLASH_COLD_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted) {
     const printable name(path);
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
@@ -84,7 +84,7 @@ PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& pa
 }  // namespace detail
 #endif
 
-PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes) {
+PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;

@@ -1,5 +1,6 @@
 #pragma once
 /// A file that appears under its name only when it is complete.
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/file/file_pages.hpp>
 #include <phi4flash/io/file/output_file.hpp>
 
@@ -48,7 +49,7 @@ public:
 
     /// Appends. Errors: file_unwritable, out_of_memory.
     status write(std::span<const std::byte> bytes);
-    status write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
+    status write(std::string_view text) { return write(detail::bytes_of_text(text)); }
 
     /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
     status commit();

@@ -421,7 +421,7 @@ namespace detail {
     if (const status ok = check_file_size(path, *size); !ok) return ok.error();
     if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
     std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
-    if (const status ok = read_into(path, fd, 0, std::as_writable_bytes(std::span(text)), {}); !ok) return ok.error();
+    if (const status ok = read_into(path, fd, 0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, {}); !ok) return ok.error();
     return text;
 }
 #endif
@@ -432,18 +432,18 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
 }
 
-PHI4FLASH_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::from_utf8(part.name);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
 
-PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
+PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
                                              const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
@@ -453,7 +453,7 @@ PHI4FLASH_BODY result<mapped_file> mapped_file::from(const result<detail::file_b
     return file;
 }
 
-PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_COLD_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
     return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
 #endif

@@ -58,7 +58,7 @@ private:
 #if PHI4FLASH_FILES
 namespace detail {
 
-PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
     char32_t high = 0;
     for (const auto unit : path.native()) {
@@ -84,7 +84,7 @@ PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path) {
 }  // namespace detail
 #endif
 
-PHI4FLASH_BODY void printable::copy(std::string_view text, bool keep_end) {
+PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());

@@ -5,6 +5,8 @@
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/gguf/ggml_types.hpp>
 #include <phi4flash/io/gguf/gguf_value.hpp>
 
@@ -101,8 +103,8 @@ public:
     /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
-    [[nodiscard]] std::span<const gguf_value> values() const { return values_; }
-    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return tensors_; }
+    [[nodiscard]] std::span<const gguf_value> values() const { return detail::span_of(values_); }
+    [[nodiscard]] std::span<const gguf_tensor> tensors() const { return detail::span_of(tensors_); }
     /// Of the tensors in the file.
     [[nodiscard]] std::size_t alignment() const { return alignment_; }
 
@@ -161,7 +163,7 @@ PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* wh
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::uint64_t& n_values) {
     // The least that an entry takes: a key of one byte with a value of one, a name of one byte without extents.
     constexpr std::size_t value_bytes = 8 + 1 + 4 + 1;
     constexpr std::size_t tensor_bytes = 8 + 1 + 4 + 4 + 8;
@@ -192,7 +194,7 @@ PHI4FLASH_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, std::ui
     return fits(n_values, limits_.keys, value_bytes, "keys");
 }
 
-PHI4FLASH_BODY status gguf_parser::read_value(gguf_value& v) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t key_at = at_;
     if (const status ok = string(v.key, "the key", limits_.key_bytes); !ok) return ok;
     if (v.key.empty()) return error::format(errc::bad_value, "byte %zu: the key is empty", key_at);
@@ -260,7 +262,7 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_alignment() {
+PHI4FLASH_COLD_BODY status gguf_parser::read_alignment() {
     const auto by_key = [](const gguf_value& v) { return v.key == "general.alignment"; };
     const auto found = std::find_if(values.begin(), values.end(), by_key);
     if (found == values.end()) return {};
@@ -273,7 +275,7 @@ PHI4FLASH_BODY status gguf_parser::read_alignment() {
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
+PHI4FLASH_COLD_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
     const std::size_t name_at = at_;
     if (const status ok = string(t.name, "the name of a tensor", limits_.name_bytes); !ok) return ok;
     if (t.name.empty()) return error::format(errc::bad_value, "byte %zu: the name of a tensor is empty", name_at);
@@ -303,7 +305,7 @@ PHI4FLASH_BODY status gguf_parser::read_tensor(gguf_tensor& t) {
 }
 
 /// Bytes of a tensor.
-PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
+PHI4FLASH_COLD_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
     const ggml_format& format = *t.format;
     if (t.cols() % format.block_length != 0)
         return error::format(errc::partial_block,
@@ -325,7 +327,7 @@ PHI4FLASH_BODY status gguf_parser::measure(gguf_tensor& t, std::uint64_t rank) {
 }
 
 /// Checks the places of the tensors; leaves `data` set.
-PHI4FLASH_BODY status gguf_parser::place_tensors() {
+PHI4FLASH_COLD_BODY status gguf_parser::place_tensors() {
     data_begin = (std::min)(round_up(at_, alignment), file_.size());
     const std::size_t size = file_.size() - data_begin;
     constexpr unsigned long long most = 1ull << 50;  // no file is so long
@@ -349,7 +351,7 @@ PHI4FLASH_BODY status gguf_parser::place_tensors() {
     if (missing != 0)
         return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
                              missing, missing + file_.size());
-    std::sort(tensors.begin(), tensors.end(),
+    detail::sort_once(tensors,
               [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
         const gguf_tensor& before = tensors[i - 1];
@@ -361,20 +363,20 @@ PHI4FLASH_BODY status gguf_parser::place_tensors() {
 }
 
 /// Sorts both lists by name.
-PHI4FLASH_BODY status gguf_parser::check_names() {
-    std::sort(tensors.begin(), tensors.end(), [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
+PHI4FLASH_COLD_BODY status gguf_parser::check_names() {
+    detail::sort_once(tensors, [](const gguf_tensor& a, const gguf_tensor& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors.begin(), tensors.end(),
                                           [](const gguf_tensor& a, const gguf_tensor& b) { return a.name == b.name; });
     if (twice != tensors.end())
         return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(twice->name).c_str());
-    std::sort(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key < b.key; });
+    detail::sort_once(values, [](const gguf_value& a, const gguf_value& b) { return a.key < b.key; });
     const auto key =
         std::adjacent_find(values.begin(), values.end(), [](const gguf_value& a, const gguf_value& b) { return a.key == b.key; });
     if (key != values.end()) return error::format(errc::duplicate_key, "key '%s' occurs twice", printable(key->key).c_str());
     return {};
 }
 
-PHI4FLASH_BODY status gguf_parser::read() {
+PHI4FLASH_COLD_BODY status gguf_parser::read() {
     std::uint64_t n_tensors = 0;
     std::uint64_t n_values = 0;
     if (const status ok = read_header(n_tensors, n_values); !ok) return ok;
@@ -407,7 +409,7 @@ PHI4FLASH_BODY status check_scales(std::string_view name, const std::byte* data,
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
+PHI4FLASH_COLD_BODY result<gguf> gguf::parse(std::span<const std::byte> file, const gguf_limits& limits) {
     return detail::or_out_of_memory("read a GGUF file", [&]() -> result<gguf> {
         detail::gguf_parser parser(file, limits);
         if (const status ok = parser.read(); !ok) return ok.error();

@@ -1,5 +1,7 @@
 #pragma once
 /// Writes GGUF files of any size: metadata and the table of tensors first, then the data in pieces as they are made.
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/gguf/gguf.hpp>
 
@@ -143,7 +145,7 @@ void append_number(std::string& to, T x) {
 template <byte_output Out, class Produce>
 [[nodiscard]] status write_gguf(Out& out, const gguf_plan& plan, std::span<const gguf_spec> specs, Produce&& produce) {
     return detail::or_out_of_memory("write a GGUF file", [&]() -> status {
-        if (const status ok = out.write(std::as_bytes(std::span(plan.header))); !ok) return ok;
+        if (const status ok = out.write(detail::bytes_of_text(plan.header)); !ok) return ok;
         const std::vector<std::byte> zeros(plan.alignment);
         for (std::size_t i = 0; i < specs.size(); ++i) {
             gguf_sink sink(out);
@@ -153,7 +155,7 @@ template <byte_output Out, class Produce>
                                      printable(specs[i].name).c_str(), static_cast<unsigned long long>(plan.bytes[i]),
                                      static_cast<unsigned long long>(sink.written()));
             const std::size_t padding = (plan.alignment - plan.bytes[i] % plan.alignment) % plan.alignment;
-            if (const status ok = out.write(std::span(zeros).first(padding)); !ok) return ok;
+            if (const status ok = out.write(detail::span_of(zeros).first(padding)); !ok) return ok;
         }
         return {};
     });
@@ -176,7 +178,7 @@ template <class Produce>
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
+PHI4FLASH_COLD_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
     constexpr std::size_t most_name = 63;  // readers in C keep 64 with the NUL
     const printable name(spec.name);
     const bool ascii = std::all_of(spec.name.begin(), spec.name.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
@@ -207,8 +209,8 @@ PHI4FLASH_BODY result<std::uint64_t> bytes_of(const gguf_spec& spec) {
                          name.c_str());
 }
 
-PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
-    std::sort(names.begin(), names.end());
+PHI4FLASH_COLD_BODY status check_unique(std::vector<std::string_view> names, errc code, const char* what) {
+    detail::sort_once(names);
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return {};
     return error::format(code, "%s '%s' occurs twice", what, printable(*twice).c_str());
@@ -216,14 +218,14 @@ PHI4FLASH_BODY status check_unique(std::vector<std::string_view> names, errc cod
 
 }  // namespace detail
 
-PHI4FLASH_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
+PHI4FLASH_COLD_BODY void gguf_metadata::add(std::string_view key, std::string_view text) {
     append([&] {
         begin(key, gguf_type::string);
         put_text(text);
     });
 }
 
-PHI4FLASH_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
+PHI4FLASH_COLD_BODY result<gguf_plan> plan_gguf(const gguf_metadata& metadata, std::span<const gguf_spec> specs, std::size_t alignment) {
     return detail::or_out_of_memory("plan a GGUF file", [&]() -> result<gguf_plan> {
         if (!std::has_single_bit(alignment) || alignment < 8 || alignment > gguf_limits{}.alignment)
             return error::format(errc::bad_alignment, "want an alignment that is a power of two from 8 to %zu, have %zu",

@@ -1,6 +1,8 @@
 #pragma once
 /// A checkpoint in the Hugging Face layout: a folder whose weights are mapped, or bytes that the host owns. Names, types
 /// and places are checked here; what a model needs of them, and in which shape, is the model's business.
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/safetensors/align_tensors.hpp>
 #include <phi4flash/io/huggingface/checkpoint_index.hpp>
 #include <phi4flash/io/file/file_kind.hpp>
@@ -42,10 +44,10 @@ public:
     /// Of generation_config.json, or else what config.json says of it.
     [[nodiscard]] const generation_config& generation() const { return generation_; }
     /// All tensors of all files, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     /// Bytes of all tensors.
-    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(detail::span_of(tensors_)); }
     /// Bytes of tensors that were copied, because they were not aligned, or their file could not be mapped. @since 0.2
     [[nodiscard]] std::size_t copied_bytes() const;
     /// See mapped_file::residency; of all its files, and nothing in memory of the host's. @since 0.2
@@ -91,7 +93,7 @@ private:
 };
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
+PHI4FLASH_COLD_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
                                        const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
@@ -110,7 +112,7 @@ PHI4FLASH_BODY status checkpoint::read_configs(std::string_view config_json, std
     return {};
 }
 
-PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
+PHI4FLASH_COLD_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
     auto table = safetensors::parse(bytes);
     if (!table) return table.error();
     for (const safetensors_entry& entry : table->entries()) {
@@ -123,8 +125,8 @@ PHI4FLASH_BODY status checkpoint::add_file(std::span<const std::byte> bytes) {
 }
 
 /// Sorts the tensors of all files for `find`.
-PHI4FLASH_BODY status checkpoint::collect() {
-    std::sort(tensors_.begin(), tensors_.end(), [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
+PHI4FLASH_COLD_BODY status checkpoint::collect() {
+    detail::sort_once(tensors_, [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
@@ -132,14 +134,14 @@ PHI4FLASH_BODY status checkpoint::collect() {
 }
 
 /// After all has been checked.
-PHI4FLASH_BODY status checkpoint::align() {
-    auto block = align_tensors(tensors_, [this](std::size_t) { release_pages(); });
+PHI4FLASH_COLD_BODY status checkpoint::align() {
+    auto block = align_tensors(detail::span_of(tensors_), [this](std::size_t) { release_pages(); });
     if (!block) return block.error().in(place().c_str());
     aligned_ = *std::move(block);
     return {};
 }
 
-PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                                   std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
@@ -158,7 +160,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::from_memory(std::string_view confi
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& options) {
+PHI4FLASH_COLD_BODY status checkpoint::read_config_files(const config_options& options) {
     const auto config = detail::read_json_text(folder_ / "config.json", hf_config_limits.bytes);
     if (!config) return config.error().code() == errc::file_not_found ? detail::explain_no_config(folder_) : config.error();
     const auto generation = detail::read_json_text(folder_ / "generation_config.json", hf_config_limits.bytes);
@@ -166,7 +168,7 @@ PHI4FLASH_BODY status checkpoint::read_config_files(const config_options& option
     return read_configs(*config, generation ? std::string_view(*generation) : std::string_view(), options);
 }
 
-PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_COLD_BODY status checkpoint::map_shard(const std::string& name, const mapping_options& mapping, progress_ref tell) {
     const auto path = folder_ / detail::from_utf8(name);
     auto file = mapped_file::open(path, mapping, tell);
     if (!file) return file.error();
@@ -177,7 +179,7 @@ PHI4FLASH_BODY status checkpoint::map_shard(const std::string& name, const mappi
 }
 
 /// Every tensor is in the shard that the index names, and no shard holds one that the index does not know.
-PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) const {
+PHI4FLASH_COLD_BODY status checkpoint::check_index(const checkpoint_index& index) const {
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
@@ -193,7 +195,7 @@ PHI4FLASH_BODY status checkpoint::check_index(const checkpoint_index& index) con
     return {};
 }
 
-PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
+PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mapping, progress_ref tell) {
     constexpr const char* single = "model.safetensors";
     constexpr const char* index_name = "model.safetensors.index.json";
     std::error_code ignored;
@@ -218,7 +220,7 @@ PHI4FLASH_BODY status checkpoint::open_weights(const mapping_options& mapping, p
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
                                            progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
@@ -234,7 +236,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
         if (const status ok = loaded.open_weights(at_first, tell); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();
         if (mapping.populate)
-            if (const status ok = detail::populate(loaded.files_, folder, tell); !ok) return ok.error();
+            if (const status ok = detail::populate(detail::span_of(loaded.files_), folder, tell); !ok) return ok.error();
         // A link whose target is gone, too: whoever opens it learns that.
         if (auto path = folder / "tokenizer.json"; std::filesystem::is_regular_file(path, why) || std::filesystem::is_symlink(path, why))
             loaded.tokenizer_path_ = std::move(path);
@@ -243,7 +245,7 @@ PHI4FLASH_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& 
 }
 #endif
 
-PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
+PHI4FLASH_COLD_BODY std::size_t checkpoint::copied_bytes() const {
     std::size_t sum = aligned_.bytes().size();
 #if PHI4FLASH_FILES
     for (const mapped_file& file : files_) sum += file.is_copy() ? file.bytes().size() : 0;
@@ -251,7 +253,7 @@ PHI4FLASH_BODY std::size_t checkpoint::copied_bytes() const {
     return sum;
 }
 
-PHI4FLASH_BODY page_share checkpoint::residency() const {
+PHI4FLASH_COLD_BODY page_share checkpoint::residency() const {
     page_share sum;
 #if PHI4FLASH_FILES
     for (const mapped_file& file : files_) {

@@ -1,5 +1,6 @@
 #pragma once
 /// model.safetensors.index.json: which shard of a checkpoint holds which tensor.
+#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/io/json/json.hpp>
 
 #if PHI4FLASH_HAS_JSON
@@ -36,7 +37,7 @@ struct checkpoint_index {
 [[nodiscard]] PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
+PHI4FLASH_COLD_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
     return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
         const auto document = read_json(text, checkpoint_index_limits);
         if (!document) return document.error();
@@ -55,7 +56,7 @@ PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view t
                                      printable(it.key()).c_str(), printable(*file).c_str());
             index.shards.push_back(*file);
         }
-        std::sort(index.shards.begin(), index.shards.end());
+        detail::sort_once(index.shards);
         index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
         for (auto it = map->begin(); it != map->end(); ++it) {
             const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());

@@ -59,7 +59,7 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY std::size_t window_reader::read() {
+PHI4FLASH_COLD_BODY std::size_t window_reader::read() {
     const json_value* const value = in_.find(key);
     if (value == nullptr || !value->is_array()) return in_.extent(key);
     if (!has_every_layer(*value)) return 0;
@@ -67,7 +67,7 @@ PHI4FLASH_BODY std::size_t window_reader::read() {
     return window_;
 }
 
-PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
+PHI4FLASH_COLD_BODY void window_reader::take(std::size_t layer, const json_value& entry) {
     const bool windowed = layer % 2 == 1 && layer < n_layers_ / 2;
     if (entry.is_null()) {
         if (windowed)
@@ -83,7 +83,7 @@ PHI4FLASH_BODY void window_reader::take(std::size_t layer, const json_value& ent
     window_ = have;
 }
 
-PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
+PHI4FLASH_COLD_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     constexpr const char* key = "layer_types";
     const json_value* const types = in.find(key);
     if (types == nullptr) return;
@@ -109,7 +109,7 @@ PHI4FLASH_BODY void check_layer_types(config_reader& in, std::size_t n_layers) {
     }
 }
 
-PHI4FLASH_BODY void read_model_type(config_reader& in) {
+PHI4FLASH_COLD_BODY void read_model_type(config_reader& in) {
     const json_value* const type = in.find("model_type");
     if (type == nullptr) return in.fail(error::format(errc::json_missing_key, "no key 'model_type': want 'phi4flash'"));
     if (!type->is_string()) return in.fail(wrong_type("model_type", "'phi4flash'", *type));
@@ -117,7 +117,7 @@ PHI4FLASH_BODY void read_model_type(config_reader& in) {
         in.fail(error::format(errc::unsupported_model, "'model_type': want 'phi4flash', have %s", describe(*type).c_str()));
 }
 
-PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
+PHI4FLASH_COLD_BODY sambay_shape read_shape(config_reader& in) {
     sambay_shape s;
     s.d_model = in.extent("hidden_size");
     s.d_ff = in.extent("intermediate_size");
@@ -144,7 +144,7 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in) {
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
+PHI4FLASH_COLD_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<sambay_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();

@@ -157,7 +157,7 @@ template <std::size_t N>
 
 #if PHI4FLASH_BODIES
 namespace detail {
-PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
+PHI4FLASH_COLD_BODY bool is_wanted(const json_value& value, std::string_view want) {
     if (value.is_structured()) return false;
     constexpr std::string_view between = " or ";
     const std::string have = describe(value);
@@ -169,7 +169,7 @@ PHI4FLASH_BODY bool is_wanted(const json_value& value, std::string_view want) {
     }
 }
 
-PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& value) {
+PHI4FLASH_COLD_BODY error quantized_by_others(const char* key, const json_value& value) {
     const json_value* const method = value.is_object() ? member(value, "quant_method") : nullptr;
     return error::format(errc::unsupported_model,
                          "'%s': the weights are quantized%s%s, a form that is not read here: want the model in bf16, f16 or f32 "
@@ -177,7 +177,7 @@ PHI4FLASH_BODY error quantized_by_others(const char* key, const json_value& valu
                          key, method != nullptr ? " as " : "", method != nullptr ? describe(*method).c_str() : "");
 }
 
-PHI4FLASH_BODY status check_config_keys(const json_value& config, const config_options& options) {
+PHI4FLASH_COLD_BODY status check_config_keys(const json_value& config, const config_options& options) {
     const std::string* unknown = nullptr;
     std::size_t more = 0;
     for (auto item = config.begin(); item != config.end(); ++item) {

@@ -76,21 +76,21 @@ private:
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::size_t config_reader::extent(const char* key) {
+PHI4FLASH_COLD_BODY std::size_t config_reader::extent(const char* key) {
     if (const json_value* const value = find(key)) return extent(key, *value);
     fail(is_null(key) ? wrong_type(key, "a number", *member(object_, key))
                       : error::format(errc::json_missing_key, "no key '%s': want a number", key));
     return 0;
 }
 
-PHI4FLASH_BODY std::size_t config_reader::extent(const char* key, const json_value& value) {
+PHI4FLASH_COLD_BODY std::size_t config_reader::extent(const char* key, const json_value& value) {
     const auto number = whole_number(value, key, 1, max_extent, errc::bad_extent);
     if (number) return *number;
     fail(number.error());
     return 0;
 }
 
-PHI4FLASH_BODY std::optional<float> config_reader::number(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<float> config_reader::number(const char* key) {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     double x = 0;
@@ -109,7 +109,7 @@ PHI4FLASH_BODY std::optional<float> config_reader::number(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
                                                                     std::optional<std::uint32_t> below_zero) {
     if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
     const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
@@ -118,7 +118,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::count_of(const char* 
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* key) const {
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* key) const {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const json_value& first = value->is_array() && !value->empty() ? value->front() : *value;
@@ -126,7 +126,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> config_reader::idle_id(const char* k
     return id != nullptr && *id <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*id)) : std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<bool> config_reader::boolean(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<bool> config_reader::boolean(const char* key) {
     const json_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     if (const auto* b = value->get_ptr<const bool*>()) return *b;
@@ -134,7 +134,7 @@ PHI4FLASH_BODY std::optional<bool> config_reader::boolean(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY result<json_value> read_config_object(std::string_view text) {
+PHI4FLASH_COLD_BODY result<json_value> read_config_object(std::string_view text) {
     auto document = read_json(text, hf_config_limits);
     if (document && !document->is_object())
         return error::format(errc::json_wrong_type, "want an object, have %s", describe(*document).c_str());

@@ -33,7 +33,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) {
+PHI4FLASH_COLD_BODY void read_stop_ids(config_reader& in, generation_config& config) {
     constexpr const char* key = "eos_token_id";
     const json_value* const ids = in.find(key);
     if (ids == nullptr) return;
@@ -44,7 +44,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config) 
     for (const json_value& id : *ids) take(id);
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation(const json_value& document) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation(const json_value& document) {
     config_reader in(document);
     generation_config config;
     read_stop_ids(in, config);
@@ -64,7 +64,7 @@ PHI4FLASH_BODY result<generation_config> read_generation(const json_value& docum
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation_config(std::string_view text) {
     return detail::or_out_of_memory("read a generation_config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();
@@ -79,7 +79,7 @@ PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view
     });
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation_of_hf_config(std::string_view text) {
     return detail::or_out_of_memory("read a config.json", [&]() -> result<generation_config> {
         const auto document = detail::read_config_object(text);
         if (!document) return document.error();

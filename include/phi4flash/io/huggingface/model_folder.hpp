@@ -1,5 +1,7 @@
 #pragma once
 /// What a folder holds that is not a model, or not yet: the sentences that say which file is missing, and what to give or do instead.
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/file/file_kind.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
 
@@ -63,7 +65,7 @@ template <class Wanted>
         if (wanted(name)) names.emplace_back(name);
         return ++looked_at < most_entries;
     });
-    std::sort(names.begin(), names.end());
+    detail::sort_once(names);
     return names;
 }
 
@@ -104,7 +106,7 @@ template <class Wanted>
 [[nodiscard]] PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
+PHI4FLASH_COLD_BODY error nothing_there(const std::filesystem::path& path) {
     std::error_code failed;
     const printable name(path);
     if (const auto link = explain_link(path)) return *link;
@@ -122,7 +124,7 @@ PHI4FLASH_BODY error nothing_there(const std::filesystem::path& path) {
     return error::format(errc::file_not_found, "%s: there is no such folder or file", name.c_str());
 }
 
-PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY std::filesystem::path folder_below(const std::filesystem::path& folder) {
     const auto any = [](std::string_view name) { return !name.starts_with("."); };
     std::vector<std::filesystem::path> places;
     for (const auto& below : {folder, folder / "snapshots"})
@@ -135,14 +137,14 @@ PHI4FLASH_BODY std::filesystem::path folder_below(const std::filesystem::path& f
     return {};
 }
 
-PHI4FLASH_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
+PHI4FLASH_COLD_BODY result<std::string> read_json_text(const std::filesystem::path& path, std::size_t max_bytes) {
     auto text = read_file(path, max_bytes);
     if (!text) return text;
-    if (const auto other = explain_file(path, std::as_bytes(std::span(*text)), file_kind::json)) return *other;
+    if (const auto other = explain_file(path, detail::bytes_of_text(*text), file_kind::json)) return *other;
     return text;
 }
 
-PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder) {
     const printable name(folder);
     if (const auto link = explain_link(folder / "config.json")) return *link;
     if (const auto below = folder_below(folder); !below.empty())
@@ -158,7 +160,7 @@ PHI4FLASH_BODY error explain_no_config(const std::filesystem::path& folder) {
                          name.c_str());
 }
 
-PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
+PHI4FLASH_COLD_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
         return error::format(code, pattern, name.c_str(), printable(file).c_str());
@@ -184,17 +186,17 @@ PHI4FLASH_BODY error explain_no_weights(const std::filesystem::path& folder) {
     return error::format(errc::file_not_found, "%s: want model.safetensors or model.safetensors.index.json, have neither", name.c_str());
 }
 
-PHI4FLASH_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
+PHI4FLASH_COLD_BODY error explain_no_shard(const std::filesystem::path& folder, const std::string& name) {
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
                          printable(folder).c_str(), printable(name).c_str());
 }
 
-PHI4FLASH_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
+PHI4FLASH_COLD_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
     constexpr std::size_t enough = 512;  // for identify
     if (const auto start = read_text(path, enough, false))
-        if (const auto other = explain_file(path, std::as_bytes(std::span(*start)), file_kind::unknown)) return *other;
+        if (const auto other = explain_file(path, detail::bytes_of_text(*start), file_kind::unknown)) return *other;
     return error::format(errc::file_unreadable, "%s: want a folder with config.json and model.safetensors%s%s", printable(path).c_str(),
                          why ? ": " : "", why ? why.message().c_str() : "");
 }

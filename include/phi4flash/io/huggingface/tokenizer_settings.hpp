@@ -82,7 +82,7 @@ private:
 };
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
+PHI4FLASH_COLD_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)
         return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
                              fact.path.size());
@@ -92,7 +92,7 @@ PHI4FLASH_BODY status tokenizer_settings::add(json_fact fact) {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply(tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply(tokenizer_builder& builder) const {
     for (const json_fact& f : facts_) {
         if (status s = check_key(f); !s) return s;
     }
@@ -109,7 +109,7 @@ PHI4FLASH_BODY status tokenizer_settings::apply(tokenizer_builder& builder) cons
     return apply_pre_tokenizer(builder);
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_key(const json_fact& f) {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_key(const json_fact& f) {
     constexpr std::array top{"version",       "truncation",     "padding", "normalizer",
                                     "pre_tokenizer", "post_processor", "decoder", "model"};
     constexpr std::array model{
@@ -124,7 +124,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_key(const json_fact& f) {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_model() const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_model() const {
     const json_fact* const dropout = find("model.dropout");
     if (dropout != nullptr && dropout->kind != json_kind::null &&
         (dropout->kind != json_kind::number || dropout->number != 0.0))
@@ -136,7 +136,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_model() const {
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply_normalizer(const std::string& path, tokenizer_builder& builder) const {
     if (!given(path)) return {};
     const std::string_view type = type_of(path);
     const std::string list = path + ".normalizers";
@@ -154,14 +154,14 @@ PHI4FLASH_BODY status tokenizer_settings::apply_normalizer(const std::string& pa
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_decoder(const std::string& path) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_decoder(const std::string& path) const {
     if (!given(path) || type_of(path) == "ByteLevel") return {};
     const std::string list = path + ".decoders.";
     if (type_of(path) == "Sequence" && type_of(list + "0") == "ByteLevel" && !given(list + "1")) return {};
     return refuse("decoder", type_of(path), "ByteLevel");
 }
 
-PHI4FLASH_BODY status tokenizer_settings::check_post_processor(const std::string& path) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::check_post_processor(const std::string& path) const {
     if (!given(path)) return {};
     const std::string_view type = type_of(path);
     if (type == "ByteLevel" || type == "TemplateProcessing") return {};
@@ -174,7 +174,7 @@ PHI4FLASH_BODY status tokenizer_settings::check_post_processor(const std::string
     return {};
 }
 
-PHI4FLASH_BODY status tokenizer_settings::apply_pre_tokenizer(tokenizer_builder& builder) const {
+PHI4FLASH_COLD_BODY status tokenizer_settings::apply_pre_tokenizer(tokenizer_builder& builder) const {
     std::string byte_level_at = "pre_tokenizer", split_at;
     if (type_of("pre_tokenizer") == "Sequence") {
         const std::string list = "pre_tokenizer.pretokenizers.";

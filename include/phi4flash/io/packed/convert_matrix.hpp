@@ -2,6 +2,7 @@
 /// One tensor of a model on its way into a packed file: read ahead, converted by all threads, and written meanwhile.
 #include <phi4flash/core/executor.hpp>
 #include <phi4flash/core/finite.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/gguf/gguf_writer.hpp>
 #include <phi4flash/io/file/read_ahead.hpp>
 #include <phi4flash/kernels/kernel_table.hpp>
@@ -69,7 +70,7 @@ public:
             if (const std::size_t place = unfit_.load(); place != SIZE_MAX) return unfit_error(name, place);
             if (!waiting.empty() && !tell(waiting.size())) return stopped();
             const std::size_t rows = (std::min)(n * packed_rows, m_.rows - b * packed_rows);
-            waiting = std::span<const std::byte>(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
+            waiting = detail::span_of(made_[turn]).first(matrix_bytes(type_, rows, m_.cols));
         }
         if (const status ok = out.write(waiting); !ok) return ok;
         return tell(waiting.size()) ? status() : status(stopped());

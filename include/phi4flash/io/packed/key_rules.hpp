@@ -34,7 +34,7 @@ struct packed_want {
 [[nodiscard]] PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
+PHI4FLASH_COLD_BODY status check_packed_keys(const gguf& file, const sambay_shape& shape, const config_options& options) {
     const std::uint64_t d_head = shape.d_model / shape.n_heads;
     const packed_want wants[] = {
         {"phi4flash.attention.key_length", d_head, false}, {"phi4flash.attention.value_length", d_head, false},

@@ -1,5 +1,6 @@
 #pragma once
 /// The metadata of a packed model file: which keys it has, how they are written and read.
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/io/gguf/gguf_writer.hpp>
 #include <phi4flash/model/shape.hpp>
@@ -110,18 +111,18 @@ private:
 [[nodiscard]] PHI4FLASH_BODY result<bool> read_layout(const gguf& file);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::array<std::int32_t, 17> packed_codebook() {
+PHI4FLASH_COLD_BODY std::array<std::int32_t, 17> packed_codebook() {
     std::array<std::int32_t, 17> book{};
     for (std::size_t i = 0; i < 16; ++i) book[i] = q4_dense.level[i];
     book[16] = q4_dense.zero;
     return book;
 }
 
-PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
+PHI4FLASH_COLD_BODY void add_generation(gguf_metadata& out, const generation_config& g) {
     const auto add = [&](const char* key, const auto& value) {
         if (value) out.add(key, *value);
     };
-    out.add_list(packed_stop_ids_key, std::span<const std::uint32_t>(g.stop_ids));
+    out.add_list(packed_stop_ids_key, detail::span_of(g.stop_ids));
     if (!g.stop_ids.empty()) out.add("tokenizer.ggml.eos_token_id", g.stop_ids.front());
     const auto add_strings = [&](const char* key, const std::vector<std::string>& list) {
         if (!list.empty()) out.add_strings(key, list.size(), [&](std::size_t i) { return std::string_view(list[i]); });
@@ -139,7 +140,7 @@ PHI4FLASH_BODY void add_generation(gguf_metadata& out, const generation_config& 
     add("phi4flash.generation.max_new_tokens", g.max_new_tokens);
 }
 
-PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
+PHI4FLASH_COLD_BODY std::size_t gguf_key_reader::extent(const char* key) {
     const gguf_value* const value = wanted(key, "a number");
     if (value == nullptr) return 0;
     const auto n = value->is_array ? std::nullopt : value->whole();
@@ -153,7 +154,7 @@ PHI4FLASH_BODY std::size_t gguf_key_reader::extent(const char* key) {
     return static_cast<std::size_t>(*n);
 }
 
-PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* key) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const auto n = value->is_array ? std::nullopt : value->whole();
@@ -162,7 +163,7 @@ PHI4FLASH_BODY std::optional<std::uint32_t> gguf_key_reader::count(const char* k
     return std::nullopt;
 }
 
-PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
+PHI4FLASH_COLD_BODY void gguf_key_reader::strings(const char* key, std::vector<std::string>& out) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return;
     if (!value->is_array || value->type != gguf_type::string) return wrong_type(key, "a list of strings", *value);
@@ -170,7 +171,7 @@ PHI4FLASH_BODY void gguf_key_reader::strings(const char* key, std::vector<std::s
     for (std::string_view s; list.next(s);) out.emplace_back(s);
 }
 
-PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<float> gguf_key_reader::number(const char* key) {
     const gguf_value* const value = find(key);
     if (value == nullptr) return std::nullopt;
     const auto x = value->real();
@@ -183,21 +184,21 @@ PHI4FLASH_BODY std::optional<float> gguf_key_reader::number(const char* key) {
     return std::nullopt;
 }
 
-PHI4FLASH_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<bool> gguf_key_reader::boolean(const char* key) {
     const gguf_value* const value = find(key);
     const auto b = value == nullptr ? std::nullopt : value->boolean();
     if (value != nullptr && !b) wrong_type(key, "boolean", *value);
     return b;
 }
 
-PHI4FLASH_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
+PHI4FLASH_COLD_BODY std::optional<std::string_view> gguf_key_reader::text(const char* key) {
     const gguf_value* const value = find(key);
     const auto s = value == nullptr ? std::nullopt : value->text();
     if (value != nullptr && !s) wrong_type(key, "string", *value);
     return s;
 }
 
-PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
+PHI4FLASH_COLD_BODY result<sambay_config> read_config(const gguf& file) {
     constexpr const char* architecture = "general.architecture";
     gguf_key_reader in(file);
     (void)in.wanted(architecture, "'phi4flash'");
@@ -217,7 +218,7 @@ PHI4FLASH_BODY result<sambay_config> read_config(const gguf& file) {
     return config;
 }
 
-PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
+PHI4FLASH_COLD_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
@@ -249,7 +250,7 @@ PHI4FLASH_BODY result<generation_config> read_generation(const gguf& file, std::
     return g;
 }
 
-PHI4FLASH_BODY result<bool> read_layout(const gguf& file) {
+PHI4FLASH_COLD_BODY result<bool> read_layout(const gguf& file) {
     gguf_key_reader in(file);
     const auto layout = in.text(packed_layout_key);
     if (!in.outcome()) return in.outcome().error();

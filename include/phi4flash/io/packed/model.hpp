@@ -5,6 +5,7 @@
 /// Packed matrices are stored under ggml's types of the same size: q8 as Q8_0, q4 as Q4_0, q4_dense as IQ4_NL. The key
 /// phi4flash.layout says so, and programs that do not know it must not compute with the file. Files without the key are ordinary
 /// row-major ones.
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/file/file_kind.hpp>
 #include <phi4flash/io/gguf/ggml_blocks.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
@@ -69,10 +70,10 @@ public:
     [[nodiscard]] bool needs_repacking() const { return needs_repacking_; }
 
     /// Weights that can be used in place, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     /// Bytes of those weights.
-    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(tensors_); }
+    [[nodiscard]] std::uint64_t bytes() const { return bytes_of_tensors(detail::span_of(tensors_)); }
 
     /// All metadata and tensors as the file has them.
     [[nodiscard]] const gguf& file() const { return file_; }
@@ -157,7 +158,7 @@ result<std::span<const T>> packed_model::array(std::string_view name) const {
 }
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY status packed_model::collect() {
+PHI4FLASH_COLD_BODY status packed_model::collect() {
     for (const gguf_tensor& t : file_.tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
         const auto view = to_tensor_view(t, packed_);
@@ -172,7 +173,7 @@ PHI4FLASH_BODY status packed_model::collect() {
     return {};
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::from_memory(std::span<const std::byte> bytes, const config_options& options) {
     return detail::or_out_of_memory("read a packed model", [&]() -> result<packed_model> {
         auto file = gguf::parse(bytes);
         if (!file) return file.error();
@@ -193,7 +194,7 @@ PHI4FLASH_BODY result<packed_model> packed_model::from_memory(std::span<const st
     });
 }
 
-PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
+PHI4FLASH_COLD_BODY const gguf_tensor* packed_model::find_array(std::string_view name) const {
     char full[gguf_limits{}.name_bytes + 1];
     if (name.size() > sizeof full - packed_array_prefix.size()) return nullptr;
     std::memcpy(full, packed_array_prefix.data(), packed_array_prefix.size());
@@ -201,7 +202,7 @@ PHI4FLASH_BODY const gguf_tensor* packed_model::find_array(std::string_view name
     return file_.tensor({full, packed_array_prefix.size() + name.size()});
 }
 
-PHI4FLASH_BODY status packed_model::check_scales() const {
+PHI4FLASH_COLD_BODY status packed_model::check_scales() const {
     if (!packed_) return phi4flash::check_scales(file_);
     for (const tensor_view& t : tensors_)
         if (const status ok = phi4flash::check_scales(t); !ok) return ok;
@@ -209,19 +210,19 @@ PHI4FLASH_BODY status packed_model::check_scales() const {
 }
 
 #if PHI4FLASH_FILES
-PHI4FLASH_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
                                                        const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
-PHI4FLASH_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
+PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
                                                        progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
 #endif
 
-PHI4FLASH_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
+PHI4FLASH_COLD_BODY result<tensor_view> to_tensor_view(const gguf_tensor& t, bool packed) {
     tensor_view view{.name = t.name, .data = t.data, .bytes = t.bytes, .rank = t.rank};
     for (std::size_t i = 0; i < t.rank; ++i) view.extent[i] = t.extent[i];
     const printable name(t.name);

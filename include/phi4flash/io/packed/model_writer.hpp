@@ -1,5 +1,6 @@
 #pragma once
 /// Writes a model into one file: metadata, tables of the tokenizer, then weights that the caller packs piece by piece.
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/packed/tokenizer.hpp>
 
 #include <string>
@@ -44,7 +45,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
                                                                          std::span<const packed_array> arrays);
 
 #if PHI4FLASH_BODIES
-PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
+PHI4FLASH_COLD_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors) {
     constexpr std::uint32_t numbers[dtype_count] = {0, 1, 32, 7, 2, 25};
     double elements[dtype_count] = {};
     for (const packed_tensor& t : tensors) {
@@ -55,11 +56,11 @@ PHI4FLASH_BODY std::uint32_t file_type_of(std::span<const packed_tensor> tensors
     return numbers[std::max_element(std::begin(elements), std::end(elements)) - std::begin(elements)];
 }
 
-PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
+PHI4FLASH_COLD_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t) {
     out.add("tokenizer.ggml.model", "gpt2");
     out.add("tokenizer.ggml.pre", t.pre);
     out.add_strings("tokenizer.ggml.tokens", t.tokens.size(), [&](std::size_t i) { return std::string_view(t.tokens[i]); });
-    out.add_list("tokenizer.ggml.token_type", std::span<const std::int32_t>(t.types));
+    out.add_list("tokenizer.ggml.token_type", detail::span_of(t.types));
     out.add_strings("tokenizer.ggml.merges", t.merges.size(), [&](std::size_t i) { return std::string_view(t.merges[i]); });
     out.add("tokenizer.ggml.add_bos_token", false);
     out.add("tokenizer.ggml.add_eos_token", false);
@@ -68,7 +69,7 @@ PHI4FLASH_BODY void add_tokenizer(gguf_metadata& out, const packed_tokenizer& t)
     out.add(packed_ignore_merges_key, t.ignore_merges);
 }
 
-PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
+PHI4FLASH_COLD_BODY gguf_metadata describe_model(const packed_model_info& info, std::span<const packed_tensor> tensors) {
     gguf_metadata out;
     out.add("general.architecture", packed_architecture);
     out.add("general.type", "model");
@@ -78,14 +79,14 @@ PHI4FLASH_BODY gguf_metadata describe_model(const packed_model_info& info, std::
     add_config(out, info.config);
     out.add(packed_layout_key, packed_layout);
     const auto book = packed_codebook();
-    out.add_list(packed_codebook_key, std::span<const std::int32_t>(book));
+    out.add_list(packed_codebook_key, detail::span_of(book));
     add_generation(out, info.generation);
     out.add("tokenizer.chat_template", info.chat_template);
     if (info.tokenizer != nullptr) add_tokenizer(out, *info.tokenizer);
     return out;
 }
 
-PHI4FLASH_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
+PHI4FLASH_COLD_BODY result<std::vector<gguf_spec>> plan_tensors(std::span<const packed_tensor> tensors, std::span<const packed_array> arrays) {
     std::vector<gguf_spec> specs;
     for (const packed_tensor& t : tensors) {
         if (std::string_view(t.name).starts_with(packed_array_prefix))
@@ -114,9 +115,9 @@ template <byte_output Out, class Produce>
         if (const status ok = check_shape(info.config.shape); !ok) return ok;
         const auto arrays = info.tokenizer == nullptr ? result(std::vector<packed_array>{}) : info.tokenizer->arrays();
         if (!arrays) return arrays.error();
-        const auto specs = detail::plan_tensors(tensors, *arrays);
+        const auto specs = detail::plan_tensors(tensors, detail::span_of(*arrays));
         if (!specs) return specs.error();
-        const auto plan = plan_gguf(detail::describe_model(info, tensors), *specs);
+        const auto plan = plan_gguf(detail::describe_model(info, tensors), detail::span_of(*specs));
         if (!plan) return plan.error();
         return write_gguf(out, *plan, *specs, [&](std::size_t i, gguf_sink& sink) -> status {
             return i < tensors.size() ? produce(i, sink) : sink.write((*arrays)[i - tensors.size()].data);

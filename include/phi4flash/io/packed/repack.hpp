@@ -16,6 +16,8 @@
 ///
 /// F32, F16 and BF16 stay in the file.
 #include <phi4flash/core/packing.hpp>
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/packed/model.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 
@@ -208,7 +210,7 @@ PHI4FLASH_BODY result<repack_plan> repack_plan::make(const packed_model& from) {
         for_each_tensor(*e, [&](std::string_view name, std::span<const std::size_t>, tensor_role role) {
             if (role != tensor_role::matrix) tables.emplace_back(name_in_layer(name));
         });
-        std::sort(tables.begin(), tables.end());
+        detail::sort_once(tables);
     }
     for (const gguf_tensor& t : from.file().tensors()) {
         if (t.name.starts_with(packed_array_prefix)) continue;
@@ -257,8 +259,8 @@ public:
     }
 
     /// All weights, sorted by name.
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(tensors_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return detail::span_of(tensors_); }
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_tensor(detail::span_of(tensors_), name); }
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Memory that it owns; 0 if everything could be used in place.
     [[nodiscard]] std::size_t owned_bytes() const { return memory_.bytes().size(); }

@@ -1,6 +1,7 @@
 #pragma once
 /// The tokenizer inside a packed model file, in two forms: as strings under the customary keys, for other programs, and as the
 /// finished tables of text/, which are read back in milliseconds. Files without the tables are read by their strings.
+#include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/packed/model.hpp>
 #include <phi4flash/text/byte_level.hpp>
 #include <phi4flash/text/tokenizer.hpp>
@@ -265,7 +266,7 @@ PHI4FLASH_BODY result<tokenizer> read_tokenizer(const packed_model& model) {
 PHI4FLASH_BODY result<std::vector<packed_array>> packed_tokenizer::arrays() const {
     return detail::or_out_of_memory("list the tables of a tokenizer", [&]() -> result<std::vector<packed_array>> {
         std::vector<packed_array> all = tables;
-        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, std::span(v))); };
+        const auto add = [&](const char* name, const auto& v) { all.push_back(packed_array::of(name, detail::span_of(v))); };
         add("added.ids", added_ids);
         add("added.flags", added_flags);
         add("added.bytes", added_bytes);

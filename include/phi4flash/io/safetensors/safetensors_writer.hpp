@@ -1,5 +1,6 @@
 #pragma once
 /// Writes safetensors files of any size: the header from a list of shapes, then the data in pieces as they are made.
+#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/safetensors/safetensors.hpp>
 
@@ -87,7 +88,7 @@ template <class Produce>
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
+PHI4FLASH_COLD_BODY status check_spec(const safetensors_spec& spec) {
     for (const char c : spec.name)
         if (c < 0x20 || c > 0x7e)
             return error::format(errc::invalid_argument, "tensor '%s': want a name in printable ASCII",
@@ -101,7 +102,7 @@ PHI4FLASH_BODY status check_spec(const safetensors_spec& spec) {
     return {};
 }
 
-PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
+PHI4FLASH_COLD_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     std::uint64_t bytes = find_safetensors_dtype(spec.dtype)->bytes;
     for (const std::size_t extent : spec.shape) {
         if (extent != 0 && bytes > (std::numeric_limits<std::uint64_t>::max)() / extent)
@@ -112,7 +113,7 @@ PHI4FLASH_BODY result<std::uint64_t> bytes_of(const safetensors_spec& spec) {
     return bytes;
 }
 
-PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
+PHI4FLASH_COLD_BODY std::string header_entry(const safetensors_spec& spec, std::uint64_t begin, std::uint64_t end) {
     std::string text = ",\"";
     for (const char c : spec.name) {
         if (c == '"' || c == '\\') text += '\\';
@@ -125,7 +126,7 @@ PHI4FLASH_BODY std::string header_entry(const safetensors_spec& spec, std::uint6
 
 }  // namespace detail
 
-PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
+PHI4FLASH_COLD_BODY result<safetensors_plan> plan_safetensors(std::span<const safetensors_spec> specs) {
     return detail::or_out_of_memory("plan a safetensors file", [&]() -> result<safetensors_plan> {
         safetensors_plan plan;
         std::vector<std::string_view> names;
@@ -138,10 +139,10 @@ PHI4FLASH_BODY result<safetensors_plan> plan_safetensors(std::span<const safeten
             names.push_back(specs[i].name);
         }
         names.push_back("__metadata__");
-        std::sort(names.begin(), names.end());
+        detail::sort_once(names);
         if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
             return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
-        std::sort(plan.order.begin(), plan.order.end(), [specs](std::size_t a, std::size_t b) {
+        detail::sort_once(plan.order, [specs](std::size_t a, std::size_t b) {
             const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
             const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
             return wide_a != wide_b ? wide_a > wide_b : a < b;

@@ -10,7 +10,8 @@
 #   --installed   installs nothing: exit code 77 where compiler or emulator are absent
 #
 # PHI4FLASH_EMULATE_FLAGS are further flags of the compiler; PHI4FLASH_EMULATE_MACHINE, as cortex-a76 or vlen=128, leaves out the machines of a target
-# whose command has no such text.
+# whose command has no such text; PHI4FLASH_EMULATE_QEMU is a folder with newer emulators (qemu-riscv64 and so on) to run instead of Debian's: that
+# of Debian 12 ends suites of riscv64 with an assertion of its own, 11.1 does not.
 set -euo pipefail
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -194,6 +195,7 @@ run_target() {
     for machine in "${machines[@]}"; do
         [[ $machine = *"${PHI4FLASH_EMULATE_MACHINE:-}"* ]] || continue
         started=$SECONDS ran=1
+        case $machine in qemu-*) [ -z "${PHI4FLASH_EMULATE_QEMU:-}" ] || machine=$PHI4FLASH_EMULATE_QEMU/${machine/-static / } ;; esac
         TIMEFORMAT="emulate: $name: %U s of processor time"
         if time $machine "$program" --no-version "${without[@]}" "${options[@]}"; then
             echo "emulate: $name: well on '$machine' in $((SECONDS - started)) s"

@@ -282,6 +282,13 @@
 #define PHI4FLASH_ISA_ICE_LAKE 0
 #endif
 
+// Matrix tiles with products of bytes and of bf16: static dispatch has kernels for all three together.
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#define PHI4FLASH_ISA_TILES 1
+#else
+#define PHI4FLASH_ISA_TILES 0
+#endif
+
 #define PHI4FLASH_JOIN_(a, b, c, d, e) a##b##c##d##e
 #define PHI4FLASH_JOIN(a, b, c, d, e) PHI4FLASH_JOIN_(a, b, c, d, e)
 
@@ -302,7 +309,9 @@
 #define PHI4FLASH_ISA_VECTOR_LETTERS                                                                                       \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__AVXVNNI__, v), PHI4FLASH_IF_ONE(__AVX512VNNI__, n),                                  \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ISA_ICE_LAKE, l), PHI4FLASH_IF_ONE(__AVX512BF16__, y),                       \
-                   PHI4FLASH_IF_ONE(__AVX512FP16__, q))
+                   PHI4FLASH_ISA_LATEST_LETTERS)
+#define PHI4FLASH_ISA_LATEST_LETTERS                                                                                       \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__AVX512FP16__, q), PHI4FLASH_IF_ONE(PHI4FLASH_ISA_TILES, t), , , )
 #elif defined(__ARM_NEON)
 #define PHI4FLASH_ISA_LETTERS                                                                                              \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__ARM_FEATURE_FMA, f), PHI4FLASH_IF_ONE(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC, h),      \
@@ -1060,39 +1069,31 @@ class [[nodiscard]] result {
 public:
     using value_type = T;
 
-    result(T value) : value_(std::move(value)), ok_(true) {}             // NOLINT(google-explicit-constructor)
+    result(T value) : value_(std::move(value)), ok_(true) {}          // NOLINT(google-explicit-constructor)
     result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
     result(const result& other)
         requires std::is_copy_constructible_v<T>
-        : ok_(other.ok_) {
-        if (ok_) {
-            std::construct_at(&value_, other.value_);
-        } else {
-            std::construct_at(&error_, other.error_);
-        }
+        : error_(), ok_(false) {
+        take(other);
     }
-    result(result&& other) noexcept : ok_(other.ok_) {
-        static_assert(std::is_nothrow_move_constructible_v<T>);
-        if (ok_) {
-            std::construct_at(&value_, std::move(other.value_));
-        } else {
-            std::construct_at(&error_, other.error_);
-        }
-    }
+    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : error_(), ok_(false) { take(std::move(other)); }
     result& operator=(const result& other)
         requires std::is_copy_constructible_v<T>
     {
         return *this = result(other);
     }
-    result& operator=(result&& other) noexcept {
-        if (this != &other) {
-            this->~result();
-            std::construct_at(this, std::move(other));
+    result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+        if (this == &other) return *this;
+        if (ok_) {
+            std::destroy_at(std::addressof(value_));
+            std::construct_at(std::addressof(error_));
+            ok_ = false;
         }
+        take(std::move(other));
         return *this;
     }
     ~result() {
-        if (ok_) value_.~T();
+        if (ok_) std::destroy_at(std::addressof(value_));
     }
 
     [[nodiscard]] bool has_value() const { return ok_; }
@@ -1101,11 +1102,22 @@ public:
     [[nodiscard]] T& operator*() & { return value_; }
     [[nodiscard]] const T& operator*() const& { return value_; }
     [[nodiscard]] T&& operator*() && { return std::move(value_); }
-    [[nodiscard]] T* operator->() { return &value_; }
-    [[nodiscard]] const T* operator->() const { return &value_; }
+    [[nodiscard]] T* operator->() { return std::addressof(value_); }
+    [[nodiscard]] const T* operator->() const { return std::addressof(value_); }
     [[nodiscard]] const phi4flash::error& error() const { return error_; }
 
 private:
+    /// What `other` has, where an error is now. (That is what stays where moving a value throws.)
+    template <class Other>
+    void take(Other&& other) {
+        if (other.ok_) {
+            std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
+            ok_ = true;
+        } else {
+            error_ = other.error_;
+        }
+    }
+
     union {
         T value_;
         phi4flash::error error_;
@@ -1279,13 +1291,11 @@ struct page_share {
     std::size_t huge = 0;
 };
 
-/// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
-/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
-[[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
-    page_share found;
 #if PHI4FLASH_FILES && defined(__linux__)
-    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
-    if (file == nullptr) return found;
+namespace detail {
+/// From the text of a /proc/PID/smaps.
+[[nodiscard]] inline page_share read_smaps(std::FILE* file, std::span<const std::byte> memory) {
+    page_share found;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
     std::size_t inside = 0;  // bytes of the range being read that are asked about
     char line[512];
@@ -1313,9 +1323,22 @@ struct page_share {
         found.resident += bytes_of("Rss:");
         for (const char* kind : {"AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"}) found.huge += bytes_of(kind);
     }
-    std::fclose(file);
     found.resident = (std::min)(found.resident, memory.size());
     found.huge = (std::min)(found.huge, memory.size());
+    return found;
+}
+}  // namespace detail
+#endif
+
+/// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
+[[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
+    page_share found;
+#if PHI4FLASH_FILES && defined(__linux__)
+    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
+    if (file == nullptr) return found;
+    found = detail::read_smaps(file, memory);
+    std::fclose(file);
 #endif
     return found;
 }
@@ -2864,27 +2887,38 @@ PHI4FLASH_END
     (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
 // Targets that have a table beside their own, of instructions that some of their CPUs have and Highway's names do not tell: matrix tiles, VNNI,
-// dot products of bytes (SDOT). Static dispatch has it where the compiler's flags promise them. (Better targets have smaller numbers.)
-#if !PHI4FLASH_STATIC_DISPATCH || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
+// dot products of bytes (SDOT). With static dispatch only where the compiler's flags promise them; VNNI is then all there is, while tiles are the
+// system's to grant. (Better targets have smaller numbers. MSVC has no flags for these.)
+#if PHI4FLASH_STATIC_DISPATCH && (!defined(_MSC_VER) || defined(__clang__))
+#define PHI4FLASH_ONLY_PROMISED 1
+#else
+#define PHI4FLASH_ONLY_PROMISED 0
+#endif
+#if defined(__AVX512VNNI__)
+#define PHI4FLASH_PROMISES_AVX512_VNNI PHI4FLASH_ONLY_PROMISED
+#else
+#define PHI4FLASH_PROMISES_AVX512_VNNI 0
+#endif
+#if defined(__AVXVNNI__)
+#define PHI4FLASH_PROMISES_AVX_VNNI PHI4FLASH_ONLY_PROMISED
+#else
+#define PHI4FLASH_PROMISES_AVX_VNNI 0
+#endif
+#define PHI4FLASH_VNNI_ALONE(target) \
+    (((target) == HWY_AVX3 && PHI4FLASH_PROMISES_AVX512_VNNI) || ((target) == HWY_AVX2 && PHI4FLASH_PROMISES_AVX_VNNI))
+#define PHI4FLASH_VNNI_TARGET(target) \
+    (PHI4FLASH_VNNI_ALONE(target) || (!PHI4FLASH_ONLY_PROMISED && ((target) == HWY_AVX2 || (target) == HWY_AVX3)))
+#if !PHI4FLASH_ONLY_PROMISED || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 #else
 #define PHI4FLASH_AMX_TARGET(target) 0
-#endif
-#if !PHI4FLASH_STATIC_DISPATCH
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
-#elif defined(__AVX512VNNI__)
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX3)
-#elif defined(__AVXVNNI__)
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2)
-#else
-#define PHI4FLASH_VNNI_TARGET(target) 0
 #endif
 // And where they are part of the target's own table.
 #if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
 #elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
-#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_STATIC_DISPATCH && ((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_ONLY_PROMISED && ((target) & HWY_ALL_NEON) != 0)
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
 #else
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -31335,12 +31369,16 @@ PHI4FLASH_OWN_DATA inline constexpr kernel_table tile_table = with_tiles(table);
 #endif
 
 PHI4FLASH_TARGET_END
+#elif !PHI4FLASH_HIGHWAY_WAS_INCLUDED
+// The macros alone: operations of this target come when the user includes highway.h.
+#include <hwy/ops/set_macros-inl.h>
 #endif
 
 #else  // xsimd, scalar
 
 #define PHI4FLASH_IN_PLACE_OF_STATIC 0
 #define PHI4FLASH_AMX_TARGET(target) 0
+#define PHI4FLASH_VNNI_ALONE(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) 0
@@ -36917,24 +36955,32 @@ inline
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
 #if PHI4FLASH_VNNI_TARGET(HWY_AVX3)
-    list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+    list.target[list.count++] = {&N_AVX3::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_AVX3) || (detail::has_level(here, x86_level::avx3) && has_avx512_vnni())};
 #endif
+#if !PHI4FLASH_VNNI_ALONE(HWY_AVX3)
     list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
+#endif
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
 #if PHI4FLASH_VNNI_TARGET(HWY_AVX2)
-    list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+    list.target[list.count++] = {&N_AVX2::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_AVX2) || (detail::has_level(here, x86_level::avx2) && has_avx_vnni())};
 #endif
+#if !PHI4FLASH_VNNI_ALONE(HWY_AVX2)
     list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
-#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
-    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
+#endif
+#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET) && !PHI4FLASH_IN_PLACE_OF_STATIC
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_STATIC_TARGET) ||
+                                     (HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni())};
 #endif
 #endif
 #if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, has_dot_products()};
 #endif
-#if !PHI4FLASH_IN_PLACE_OF_STATIC
+#if !PHI4FLASH_IN_PLACE_OF_STATIC && !PHI4FLASH_VNNI_ALONE(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
 #endif
     return list;
@@ -37806,6 +37852,8 @@ template <class T>
 [[nodiscard]] std::span<const T> span_of(const std::vector<T>& values) {
     return {values.data(), values.size()};
 }
+template <class T>
+void span_of(std::vector<T>&& values) = delete;  // it would be gone
 template <class T, std::size_t N>
 [[nodiscard]] std::span<const T> span_of(const std::array<T, N>& values) {
     return {values.data(), values.size()};
@@ -39754,7 +39802,7 @@ PHI4FLASH_BODY result<double> prediction_tally::divergence_quantile(double q) co
     if (divergences_.empty()) return 0.0;
     return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
         std::vector<double> sorted(divergences_);
-        detail::sort_once(sorted);
+        std::sort(sorted.begin(), sorted.end());
         const double rank = std::ceil(q * number());
         return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
     });
@@ -42762,7 +42810,7 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
         sorted.push_back(i);
     }
     detail::sort_once(sorted,
-              [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
+                      [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
     if (const status ok = trie_.build(contents_, detail::span_of(sorted)); !ok) return ok;
     for (const std::uint32_t i : sorted) {
         const auto byte = static_cast<unsigned char>(contents[i].front());
@@ -48136,7 +48184,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::place_tensors() {
         return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
                              missing, missing + file_.size());
     detail::sort_once(tensors,
-              [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
+                      [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
         const gguf_tensor& before = tensors[i - 1];
         if (before.data + before.bytes > tensors[i].data)
@@ -49361,7 +49409,7 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part,
 }
 
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
-                                             const mapping_options& options, progress_ref tell) {
+                                                          const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
     file.file_ = *bytes;
@@ -49921,12 +49969,12 @@ PHI4FLASH_COLD_BODY status packed_model::check_scales() const {
 
 #if PHI4FLASH_FILES
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
-                                                       const config_options& options, progress_ref tell) {
+                                                            const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
-                                                       progress_ref tell) {
+                                                            progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }
@@ -50535,7 +50583,7 @@ PHI4FLASH_END
 /// every error a value that says at which byte.
 
 // ---- phi4flash/io/json/json_listener.hpp ---------------------------------------------------------------------------------
-/// Where nlohmann's parser is met: it is compiled once, for one class of listeners and one of iterators, and files that only declare what reads
+/// Where nlohmann's parser is met: it is compiled once, for one kind of listener and one of iterators, and files that only declare what reads
 /// JSON do without its header.
 
 #if PHI4FLASH_HAS_JSON
@@ -50554,7 +50602,8 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from.
+/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from. All functions are pure, so that no
+/// file has to have what a compiler makes of the class: with run-time types or without is each file's own choice.
 class json_listener {
 public:
     virtual bool null() = 0;
@@ -50578,9 +50627,33 @@ protected:
     ~json_listener() = default;
 };
 
-/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *place: after the text of the
-/// current event.   Throws what containers throw.
-[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place);
+/// Tells it to `Events`, whose functions are not virtual: those of json_events (io/json/json.hpp).
+template <class Events>
+class listener_of final : public json_listener {
+public:
+    explicit listener_of(Events& events) : to_(&events) {}
+
+    bool null() override { return to_->null(); }
+    bool boolean(bool b) override { return to_->boolean(b); }
+    bool number_integer(std::int64_t n) override { return to_->number_integer(n); }
+    bool number_unsigned(std::uint64_t n) override { return to_->number_unsigned(n); }
+    bool number_float(double x, const std::string& text) override { return to_->number_float(x, text); }
+    bool string(std::string& text) override { return to_->string(text); }
+    bool start_object() override { return to_->start_object(unknown_count); }
+    bool end_object() override { return to_->end_object(); }
+    bool start_array() override { return to_->start_array(unknown_count); }
+    bool end_array() override { return to_->end_array(); }
+    bool key(std::string& name) override { return to_->key(name); }
+    void not_json(std::size_t at, const std::string& token, const char* why) override { to_->not_json(at, token, why); }
+
+private:
+    static constexpr auto unknown_count = static_cast<std::size_t>(-1);
+    Events* to_;
+};
+
+/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
+/// just after the text of the current event.   Throws what containers throw.
+[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position);
 
 #if PHI4FLASH_BODIES
 
@@ -50593,11 +50666,13 @@ struct json_iterator {
     using reference = const char&;
 
     const char* at = nullptr;
-    const char** place = nullptr;
+    const char* begin = nullptr;
+    std::size_t* position = nullptr;
 
     reference operator*() const { return *at; }
     json_iterator& operator++() {
-        *place = ++at;
+        ++at;
+        *position = static_cast<std::size_t>(at - begin);
         return *this;
     }
     json_iterator operator++(int) {
@@ -50631,10 +50706,10 @@ struct json_events_of_parser {
     }
 };
 
-PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place) {
+PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
     json_events_of_parser events{&to};
-    *place = text.data();
-    return nlohmann::json::sax_parse(json_iterator{text.data(), place}, json_iterator{text.data() + text.size(), place}, &events);
+    const char* const begin = text.data();
+    return nlohmann::json::sax_parse(json_iterator{begin, begin, position}, json_iterator{begin + text.size(), begin, position}, &events);
 }
 
 #endif
@@ -50814,54 +50889,46 @@ struct json_limits {
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
 
-/// The events of a document, checked. Derive from it, override those that matter, and call the base's `start_*`, `end_*` and `key` where they are
-/// overridden; an event that returns `fail(...)` ends the reading with that error.
-class json_events : public detail::json_listener {
+/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
+/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
+class json_events {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
 
-    bool null() override { return true; }
-    bool boolean(bool) override { return true; }
-    bool number_integer(std::int64_t) override { return true; }
-    bool number_unsigned(std::uint64_t) override { return true; }
-    bool number_float(double, const std::string&) override { return true; }
-    bool string(std::string&) override { return true; }
-    bool start_object() override {
+    bool null() { return true; }
+    bool boolean(bool) { return true; }
+    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
+    bool number_unsigned(std::uint64_t) { return true; }
+    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
+    bool string(std::string&) { return true; }
+    bool start_object(std::size_t) {
         keys_.emplace_back();
         return enter();
     }
-    bool end_object() override {
+    bool end_object() {
         keys_.pop_back();
         --depth_;
         return true;
     }
-    bool start_array() override { return enter(); }
-    bool end_array() override {
+    bool start_array(std::size_t) { return enter(); }
+    bool end_array() {
         --depth_;
         return true;
     }
-    bool key(std::string& name) override {
+    bool key(std::string& name) {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    void not_json(std::size_t at, const std::string& token, const char* why) override;
+    /// The text is not JSON at byte `at`; `why`: the parser's words.
+    void not_json(std::size_t at, const std::string& token, const char* why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
-    [[nodiscard]] std::size_t position() const { return static_cast<std::size_t>(place_ - begin_); }
-
-    /// Of read_json_events: positions are counted from the start of `text`, and the parser's place in it goes where this points.
-    [[nodiscard]] const char** start(std::string_view text) {
-        begin_ = place_ = text.data();
-        return &place_;
-    }
+    [[nodiscard]] std::size_t position() const { return position_; }
+    [[nodiscard]] std::size_t* position_counter() { return &position_; }
 
 protected:
-    ~json_events() = default;
-    json_events(const json_events&) = default;
-    json_events& operator=(const json_events&) = default;
-
     bool fail(const error& why) {
         outcome_ = why;
         return false;
@@ -50879,34 +50946,42 @@ private:
     json_limits limits_;
     status outcome_;
     std::size_t depth_ = 0;
-    const char* begin_ = nullptr;
-    const char* place_ = nullptr;
+    std::size_t position_ = 0;
     std::vector<std::set<std::string, std::less<>>> keys_;
 };
 
-/// Sends the events of `text` to `events`. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory, and those of the
-/// derived class.
-[[nodiscard]] PHI4FLASH_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events);
+namespace detail {
+/// As read_json_events, of events that `to` tells.
+[[nodiscard]] PHI4FLASH_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to);
+}  // namespace detail
+
+/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
+/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
+template <class Events>
+[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
+    detail::listener_of<Events> to(events);
+    return detail::read_checked_json(text, limits, events, to);
+}
 
 namespace detail {
 /// Builds the document.
-class json_builder final : public json_events {
+class json_builder : public json_events {
 public:
     using json_events::json_events;
 
     json_value root;
 
-    bool null() override { return add(json_value()); }
-    bool boolean(bool b) override { return add(json_value(b)); }
-    bool number_integer(std::int64_t n) override { return add(json_value(n)); }
-    bool number_unsigned(std::uint64_t n) override { return add(json_value(n)); }
-    bool number_float(double x, const std::string&) override { return add(json_value(x)); }
-    bool string(std::string& text) override { return add(json_value(std::move(text))); }
-    bool start_object() override { return json_events::start_object() && open(json_value(json_value::kind::object)); }
-    bool end_object() override { return close() && json_events::end_object(); }
-    bool start_array() override { return json_events::start_array() && open(json_value(json_value::kind::array)); }
-    bool end_array() override { return close() && json_events::end_array(); }
-    bool key(std::string& name) override {
+    bool null() { return add(json_value()); }
+    bool boolean(bool b) { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) { return add(json_value(x)); }
+    bool string(std::string& text) { return add(json_value(std::move(text))); }
+    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
+    bool end_object() { return close() && json_events::end_object(); }
+    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
+    bool end_array() { return close() && json_events::end_array(); }
+    bool key(std::string& name) {
         key_ = name;
         return json_events::key(name);
     }
@@ -50985,26 +51060,26 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
                          describe(value).c_str());
 }
 
-}  // namespace detail
-
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
-    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    outcome_ = error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str());
-}
-
-PHI4FLASH_COLD_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events) {
+PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {
     if (text.size() > limits.bytes)
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
     // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
     if (const auto nul = text.find('\0'); nul != std::string_view::npos)
         return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
     bool complete = false;
-    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = detail::parse_json(text, events, events.start(text)); });
+    const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
     if (complete || !events.outcome()) return events.outcome();
     return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+}
+
+}  // namespace detail
+
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
+    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
+    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
+    (void)fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
 }
 
 PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {
@@ -51393,7 +51468,7 @@ PHI4FLASH_COLD_BODY std::optional<float> config_reader::number(const char* key) 
 }
 
 PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
-                                                                    std::optional<std::uint32_t> below_zero) {
+                                                                         std::optional<std::uint32_t> below_zero) {
     if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
     const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
     if (number) return static_cast<std::uint32_t>(*number);
@@ -51945,7 +52020,7 @@ struct safetensors_entry {
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
-class safetensors_events final : public json_events {
+class safetensors_events : public json_events {
 public:
     safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
@@ -51955,17 +52030,17 @@ public:
     std::vector<safetensors_entry> entries;
     std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
-    bool null() override { return number_or_text("null"); }
-    bool boolean(bool) override { return number_or_text("a boolean"); }
-    bool number_integer(std::int64_t) override { return bad_number("a negative number"); }
-    bool number_float(double, const std::string& text) override { return bad_number(printable(text).c_str()); }
-    bool number_unsigned(std::uint64_t n) override;
-    bool string(std::string& text) override;
-    bool start_object() override;
-    bool end_object() override;
-    bool start_array() override;
-    bool end_array() override;
-    bool key(std::string& name) override;
+    bool null() { return number_or_text("null"); }
+    bool boolean(bool) { return number_or_text("a boolean"); }
+    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
+    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
+    bool number_unsigned(std::uint64_t n);
+    bool string(std::string& text);
+    bool start_object(std::size_t n);
+    bool end_object();
+    bool start_array(std::size_t n);
+    bool end_array();
+    bool key(std::string& name);
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
@@ -52073,16 +52148,16 @@ PHI4FLASH_COLD_BODY bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-PHI4FLASH_COLD_BODY bool safetensors_events::start_object() {
+PHI4FLASH_COLD_BODY bool safetensors_events::start_object(std::size_t n) {
     if (place_ != place::outside && place_ != place::header) {
-        return json_events::start_object() && number_or_text("an object");
+        return json_events::start_object(n) && number_or_text("an object");
     }
     const bool tensor = place_ == place::header && !is_metadata();
     place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
     seen_ = none;
     entry_ = {};
     offsets_ = 0;
-    return json_events::start_object();
+    return json_events::start_object(n);
 }
 
 PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
@@ -52092,8 +52167,8 @@ PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
     return json_events::end_object();
 }
 
-PHI4FLASH_COLD_BODY bool safetensors_events::start_array() {
-    if (!json_events::start_array()) return false;
+PHI4FLASH_COLD_BODY bool safetensors_events::start_array(std::size_t n) {
+    if (!json_events::start_array(n)) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
@@ -52188,7 +52263,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
 PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
-        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
+                      return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
     for (const safetensors_entry& entry : entries_) {
@@ -52225,7 +52300,7 @@ PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
         detail::sort_once(table.entries_,
-                  [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+                          [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }
@@ -52327,7 +52402,7 @@ private:
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
-                                       const config_options& options) {
+                                                    const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
     if (!config) return config.error().in(config_path.c_str());
@@ -52375,7 +52450,7 @@ PHI4FLASH_COLD_BODY status checkpoint::align() {
 }
 
 PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json, const config_options& options) {
+                                                               std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
@@ -52453,8 +52528,8 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
-                                           progress_ref tell) {
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options,
+                                                        const mapping_options& mapping, progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
         const auto kind = std::filesystem::status(folder, why).type();
@@ -53020,7 +53095,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// Listens to the parser. The first error stops it.
-class tokenizer_json_reader final : public json_listener {
+class tokenizer_json_reader {
 public:
     static constexpr std::size_t max_depth = 16;
     /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
@@ -53029,31 +53104,32 @@ public:
     tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
         : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
-    bool null() override { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
-    bool boolean(bool b) override { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
-    bool number_integer(std::int64_t n) override { return number(static_cast<double>(n)); }
-    bool number_unsigned(std::uint64_t n) override {
+    bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
+    bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
+    bool number_integer(std::int64_t n) { return number(static_cast<double>(n)); }
+    bool number_unsigned(std::uint64_t n) {
         if (list_ == list::vocabulary) return token(n);
         return number(static_cast<double>(n));
     }
-    bool number_float(double n, const std::string&) override { return number(n); }
-    bool string(std::string& s) override {
+    bool number_float(double n, const std::string&) { return number(n); }
+    bool string(std::string& s) {
         if (list_ == list::merges) return merge_string(s);
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
-    bool key(std::string& k) override;
-    bool start_object() override { return open(json_kind::object); }
-    bool end_object() override { return close(); }
-    bool start_array() override { return open(json_kind::array); }
-    bool end_array() override { return close(); }
-    void not_json(std::size_t at, const std::string& token, const char*) override {
+    bool key(std::string& k);
+    bool start_object(std::size_t) { return open(json_kind::object); }
+    bool end_object() { return close(); }
+    bool start_array(std::size_t) { return open(json_kind::array); }
+    bool end_array() { return close(); }
+    void not_json(std::size_t at, const std::string& token, const char*) {
         (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
     }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {
-        const char* place = nullptr;
-        (void)parse_json(json, *this, &place);
+        listener_of<tokenizer_json_reader> to(*this);
+        std::size_t position = 0;
+        (void)parse_json(json, to, &position);
         return outcome_;
     }
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }
@@ -53561,7 +53637,7 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
 }
 
 PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
-                                                            progress_ref tell) {
+                                                                 progress_ref tell) {
     if (!file) return file.error();
     model_files made;
     made.path_ = from;
@@ -53724,7 +53800,7 @@ PHI4FLASH_COLD_BODY result<safetensors_plan> plan_safetensors(std::span<const sa
         if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
             return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
         detail::sort_once(plan.order, [specs](std::size_t a, std::size_t b) {
-            const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
+                          const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
             const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
             return wide_a != wide_b ? wide_a > wide_b : a < b;
         });
@@ -53797,14 +53873,19 @@ PHI4FLASH_END
 #undef PHI4FLASH_IN_PLACE_OF_STATIC
 #undef PHI4FLASH_ISA_BASE
 #undef PHI4FLASH_ISA_ICE_LAKE
+#undef PHI4FLASH_ISA_LATEST_LETTERS
 #undef PHI4FLASH_ISA_LETTERS
 #undef PHI4FLASH_ISA_MORE_LETTERS
+#undef PHI4FLASH_ISA_TILES
 #undef PHI4FLASH_ISA_VECTOR_LETTERS
 #undef PHI4FLASH_JOIN
 #undef PHI4FLASH_JOIN_
 #undef PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
 #undef PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP
+#undef PHI4FLASH_ONLY_PROMISED
 #undef PHI4FLASH_OWN_DATA
+#undef PHI4FLASH_PROMISES_AVX512_VNNI
+#undef PHI4FLASH_PROMISES_AVX_VNNI
 #undef PHI4FLASH_RESTRICT
 #undef PHI4FLASH_ROUNDED_BYTES
 #undef PHI4FLASH_SECOND
@@ -53815,6 +53896,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_TARGET_LABEL
 #undef PHI4FLASH_TARGET_NAMESPACE
 #undef PHI4FLASH_VECTOR_INLINE
+#undef PHI4FLASH_VNNI_ALONE
 #undef PHI4FLASH_VNNI_TARGET
 
 #endif  // PHI4FLASH_SINGLE_HEADER_INCLUDED

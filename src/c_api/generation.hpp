@@ -54,7 +54,7 @@ private:
     return o;
 }
 
-[[nodiscard]] inline outcome read_stops(const phi4flash_generation_options& o, bool has_words, generation_options& to) {
+[[nodiscard]] inline outcome read_stops(const phi4flash_generation_options& o, std::size_t vocabulary, bool has_words, generation_options& to) {
     constexpr std::size_t most = 100000;
     std::span<const std::int32_t> ids;
     if (outcome ok = read_array(o.stop_ids, o.n_stop_ids, ids, "options.stop_ids"); !ok) return ok;
@@ -64,7 +64,11 @@ private:
                                o.n_stop_strings);
     if (o.n_stop_strings != 0 && !has_words)
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.stop_strings: without a tokenizer there is no text in which they could be");
-    to.stop_ids.insert(to.stop_ids.end(), ids.begin(), ids.end());
+    for (const std::int32_t id : ids) {
+        if (id < 0 || static_cast<std::size_t>(id) >= vocabulary)
+            return outcome::failed(PHI4FLASH_UNKNOWN_TOKEN, "options.stop_ids: want 0 to %zu, have %ld", vocabulary - 1, static_cast<long>(id));
+        to.stop_ids.push_back(id);
+    }
     for (std::size_t i = 0; i < o.n_stop_strings; ++i) {
         std::string_view text;
         if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, "options.stop_strings[i]"); !ok) return ok;
@@ -107,7 +111,7 @@ struct generation_choices {
         to.options.stop_ids.clear();
         to.options.stop_strings.clear();
     }
-    return read_stops(o, words != nullptr, to.options);
+    return read_stops(o, m.weights.shape().vocab(), words != nullptr, to.options);
 }
 
 // ---- events ------------------------------------------------------------------------------------------------------------------------

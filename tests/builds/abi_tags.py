@@ -25,7 +25,8 @@ DIFFERENT_X86 = [
     [HIGHWAY, "-DPHI4FLASH_AMX=0"], [HIGHWAY, "-DHWY_DISABLED_TARGETS=HWY_AVX3"], [HIGHWAY, "-DHWY_DISABLED_TARGETS=(HWY_AVX3|HWY_AVX2)"],
     [HIGHWAY, "-mavx2"], [HIGHWAY, "-mavx2", "-mfma"], [HIGHWAY, "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mpclmul", "-maes"],
     [HIGHWAY, "-march=x86-64-v2"], [HIGHWAY, "-march=x86-64-v3"], [HIGHWAY, "-march=x86-64-v4"], [HIGHWAY, "-march=cascadelake"],
-    [HIGHWAY, "-march=icelake-server"], [HIGHWAY, "-march=sapphirerapids"], [XSIMD, "-mavx2"], [SCALAR, "-mavx2"],
+    [HIGHWAY, "-march=icelake-server"], [HIGHWAY, "-march=sapphirerapids"], [HIGHWAY, "-march=sapphirerapids", "-mno-amx-int8"],
+    [XSIMD, "-mavx2"], [SCALAR, "-mavx2"],
 ]
 # Each of these is the same as [SCALAR]: files of one project may differ so.
 SAME = [["-fno-rtti"], ["-DNDEBUG"], ["-O3"], ["-std=c++23"], ["-DPHI4FLASH_COMPILE_ONCE=1"],

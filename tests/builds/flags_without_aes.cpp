@@ -2,6 +2,9 @@
 /// what it is without us.
 #include <hwy/detect_targets.h>
 constexpr auto static_before = HWY_STATIC_TARGET;
+#if HIGHWAY_FIRST
+#include <hwy/highway.h>
+#endif
 #include <phi4flash/kernels/dispatch.hpp>
 
 #include <string_view>
@@ -18,6 +21,13 @@ static_assert(HWY_STATIC_TARGET == static_before && HWY_TARGET == HWY_STATIC_TAR
 #if defined(HWY_DISABLE_PCLMUL_AES)
 #error "a switch of the host's was set"
 #endif
+#define NAME_OF_(x) #x
+#define NAME_OF(x) NAME_OF_(x)
+static_assert(std::string_view(NAME_OF(HWY_NAMESPACE)) == "N_SSSE3");  // with or without Highway's operations
+#if !HIGHWAY_FIRST
+#include <hwy/highway.h>
+#endif
+static_assert(std::string_view(NAME_OF(HWY_NAMESPACE)) == "N_SSSE3");
 HWY_BEFORE_NAMESPACE();
 namespace host::HWY_NAMESPACE {
 inline float first(const float* p) { return hwy::HWY_NAMESPACE::GetLane(hwy::HWY_NAMESPACE::LoadU(hwy::HWY_NAMESPACE::ScalableTag<float>(), p)); }

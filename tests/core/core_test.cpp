@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
+#include <type_traits>
 #include <vector>
 
 using phi4flash::arena;
@@ -65,6 +67,81 @@ TEST_CASE("a result holds a value or an error") {
     CHECK(std::string(failed.error().message()) == "empty");
     ok = failed;
     CHECK(!ok.has_value());
+}
+
+namespace {
+/// Knows how many of its kind there are.
+struct counted {
+    static inline int there = 0;
+    int value;
+    explicit counted(int v) : value(v) { ++there; }
+    counted(const counted& other) : value(other.value) { ++there; }
+    counted(counted&& other) noexcept : value(std::exchange(other.value, -1)) { ++there; }
+    counted& operator=(const counted&) = default;
+    counted& operator=(counted&&) = default;
+    ~counted() { --there; }
+    counted* operator&() = delete;  // as smart pointers of some hosts have one that is not what it seems
+};
+#if defined(__cpp_exceptions)
+struct throws_when_moved {
+    bool armed = false;
+    throws_when_moved() = default;
+    throws_when_moved(const throws_when_moved&) = default;
+    throws_when_moved(throws_when_moved&& other) noexcept(false) : armed(other.armed) {
+        if (armed) throw 1;
+    }
+};
+#endif
+}  // namespace
+
+TEST_CASE("a result is copied, moved and replaced as what it holds") {
+    {
+        const error why = error::format(errc::cancelled, "stopped");
+        result<counted> a = counted(1);
+        result<counted> b = why;
+        CHECK(counted::there == 1);
+        const result<counted> copy = a;
+        const result<counted> copied_error = b;
+        CHECK(copy->value == 1);
+        CHECK(a->value == 1);
+        CHECK(copied_error.error().code() == errc::cancelled);
+        CHECK(counted::there == 2);
+
+        b = a;  // an error becomes a value
+        CHECK(b->value == 1);
+        b = result<counted>(counted(2));  // a value another one
+        CHECK(b->value == 2);
+        CHECK(counted::there == 3);
+        b = copied_error;  // a value an error
+        CHECK(!b);
+        CHECK(std::string(b.error().message()) == "stopped");
+        b = result<counted>(error::format(errc::file_empty, "empty"));  // an error another one
+        CHECK(b.error().code() == errc::file_empty);
+        CHECK(counted::there == 2);
+
+        auto& same = a;
+        a = same;
+        CHECK(a->value == 1);
+        a = std::move(same);
+        CHECK(a->value == 1);
+        const result<counted> moved = std::move(a);
+        CHECK(moved->value == 1);
+        CHECK(a->value == -1);  // still a value, moved from
+        CHECK(counted::there == 3);
+    }
+    CHECK(counted::there == 0);
+
+    static_assert(std::is_copy_constructible_v<result<int>> && std::is_copy_assignable_v<result<int>>);
+    static_assert(!std::is_copy_constructible_v<result<std::unique_ptr<int>>> && !std::is_copy_assignable_v<result<std::unique_ptr<int>>>);
+    static_assert(std::is_nothrow_move_constructible_v<result<std::unique_ptr<int>>>);
+#if defined(__cpp_exceptions)
+    static_assert(!std::is_nothrow_move_constructible_v<result<throws_when_moved>>);
+    result<throws_when_moved> kept = throws_when_moved();
+    result<throws_when_moved> other = throws_when_moved();
+    other->armed = true;
+    CHECK_THROWS(kept = std::move(other));
+    CHECK(!kept);  // what was there is gone, and nothing is destroyed twice
+#endif
 }
 
 namespace {

@@ -83,8 +83,15 @@ TEST_CASE("processors: the quota of control groups") {
     CHECK(s.threads() == 6);
     s.write("/sys/fs/cgroup/kubepods/pod1/box/cpu.max", "50000 100000\n");
     CHECK(s.threads() == 1);  // never none
-    s.write("/sys/fs/cgroup/kubepods/pod1/box/cpu.max", "nonsense\n");
-    CHECK(s.threads() == 6);
+    for (const char* const said : {"nonsense\n", "", "\n", "max\n", "99999999999999999999999 100000\n", "50000 0\n"}) {
+        s.write("/sys/fs/cgroup/kubepods/pod1/box/cpu.max", said);
+        CAPTURE(said);
+        CHECK(s.threads() == 6);
+    }
+    s.write("/sys/fs/cgroup/kubepods/pod1/box/cpu.max", "400000\n");  // of the usual period
+    CHECK(s.threads() == 4);
+    s.write("/sys/fs/cgroup/kubepods/pod1/box/cpu.max", "40000 10000\n");
+    CHECK(s.threads() == 4);
 
     fake_system inside("p4_processors_inside", "0-15", "0-15");  // of a container: its own group is the root
     inside.write("/proc/self/cgroup", "0::/\n");

@@ -47,6 +47,13 @@
 #define PHI4FLASH_ISA_ICE_LAKE 0
 #endif
 
+// Matrix tiles with products of bytes and of bf16: static dispatch has kernels for all three together.
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#define PHI4FLASH_ISA_TILES 1
+#else
+#define PHI4FLASH_ISA_TILES 0
+#endif
+
 #define PHI4FLASH_JOIN_(a, b, c, d, e) a##b##c##d##e
 #define PHI4FLASH_JOIN(a, b, c, d, e) PHI4FLASH_JOIN_(a, b, c, d, e)
 
@@ -67,7 +74,9 @@
 #define PHI4FLASH_ISA_VECTOR_LETTERS                                                                                       \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__AVXVNNI__, v), PHI4FLASH_IF_ONE(__AVX512VNNI__, n),                                  \
                    PHI4FLASH_IF_ONE(PHI4FLASH_ISA_ICE_LAKE, l), PHI4FLASH_IF_ONE(__AVX512BF16__, y),                       \
-                   PHI4FLASH_IF_ONE(__AVX512FP16__, q))
+                   PHI4FLASH_ISA_LATEST_LETTERS)
+#define PHI4FLASH_ISA_LATEST_LETTERS                                                                                       \
+    PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__AVX512FP16__, q), PHI4FLASH_IF_ONE(PHI4FLASH_ISA_TILES, t), , , )
 #elif defined(__ARM_NEON)
 #define PHI4FLASH_ISA_LETTERS                                                                                              \
     PHI4FLASH_JOIN(PHI4FLASH_IF_ONE(__ARM_FEATURE_FMA, f), PHI4FLASH_IF_ONE(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC, h),      \

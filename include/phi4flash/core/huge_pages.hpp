@@ -64,13 +64,11 @@ struct page_share {
     std::size_t huge = 0;
 };
 
-/// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
-/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
-[[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
-    page_share found;
 #if PHI4FLASH_FILES && defined(__linux__)
-    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
-    if (file == nullptr) return found;
+namespace detail {
+/// From the text of a /proc/PID/smaps.
+[[nodiscard]] inline page_share read_smaps(std::FILE* file, std::span<const std::byte> memory) {
+    page_share found;
     const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
     std::size_t inside = 0;  // bytes of the range being read that are asked about
     char line[512];
@@ -98,9 +96,22 @@ struct page_share {
         found.resident += bytes_of("Rss:");
         for (const char* kind : {"AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:"}) found.huge += bytes_of(kind);
     }
-    std::fclose(file);
     found.resident = (std::min)(found.resident, memory.size());
     found.huge = (std::min)(found.huge, memory.size());
+    return found;
+}
+}  // namespace detail
+#endif
+
+/// Of what this program has touched of the memory, from /proc/self/smaps; nothing where there is no such file. The system counts by ranges
+/// that it keeps together, so of a small part of a range it may be too much. Takes milliseconds: for reports, not for loops. @since 0.2
+[[nodiscard]] inline page_share touched_pages([[maybe_unused]] std::span<const std::byte> memory) {
+    page_share found;
+#if PHI4FLASH_FILES && defined(__linux__)
+    std::FILE* const file = std::fopen("/proc/self/smaps", "re");
+    if (file == nullptr) return found;
+    found = detail::read_smaps(file, memory);
+    std::fclose(file);
 #endif
     return found;
 }

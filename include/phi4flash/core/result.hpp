@@ -15,39 +15,31 @@ class [[nodiscard]] result {
 public:
     using value_type = T;
 
-    result(T value) : value_(std::move(value)), ok_(true) {}             // NOLINT(google-explicit-constructor)
+    result(T value) : value_(std::move(value)), ok_(true) {}          // NOLINT(google-explicit-constructor)
     result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
     result(const result& other)
         requires std::is_copy_constructible_v<T>
-        : ok_(other.ok_) {
-        if (ok_) {
-            std::construct_at(&value_, other.value_);
-        } else {
-            std::construct_at(&error_, other.error_);
-        }
+        : error_(), ok_(false) {
+        take(other);
     }
-    result(result&& other) noexcept : ok_(other.ok_) {
-        static_assert(std::is_nothrow_move_constructible_v<T>);
-        if (ok_) {
-            std::construct_at(&value_, std::move(other.value_));
-        } else {
-            std::construct_at(&error_, other.error_);
-        }
-    }
+    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : error_(), ok_(false) { take(std::move(other)); }
     result& operator=(const result& other)
         requires std::is_copy_constructible_v<T>
     {
         return *this = result(other);
     }
-    result& operator=(result&& other) noexcept {
-        if (this != &other) {
-            this->~result();
-            std::construct_at(this, std::move(other));
+    result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+        if (this == &other) return *this;
+        if (ok_) {
+            std::destroy_at(std::addressof(value_));
+            std::construct_at(std::addressof(error_));
+            ok_ = false;
         }
+        take(std::move(other));
         return *this;
     }
     ~result() {
-        if (ok_) value_.~T();
+        if (ok_) std::destroy_at(std::addressof(value_));
     }
 
     [[nodiscard]] bool has_value() const { return ok_; }
@@ -56,11 +48,22 @@ public:
     [[nodiscard]] T& operator*() & { return value_; }
     [[nodiscard]] const T& operator*() const& { return value_; }
     [[nodiscard]] T&& operator*() && { return std::move(value_); }
-    [[nodiscard]] T* operator->() { return &value_; }
-    [[nodiscard]] const T* operator->() const { return &value_; }
+    [[nodiscard]] T* operator->() { return std::addressof(value_); }
+    [[nodiscard]] const T* operator->() const { return std::addressof(value_); }
     [[nodiscard]] const phi4flash::error& error() const { return error_; }
 
 private:
+    /// What `other` has, where an error is now. (That is what stays where moving a value throws.)
+    template <class Other>
+    void take(Other&& other) {
+        if (other.ok_) {
+            std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
+            ok_ = true;
+        } else {
+            error_ = other.error_;
+        }
+    }
+
     union {
         T value_;
         phi4flash::error error_;

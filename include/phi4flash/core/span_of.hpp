@@ -21,6 +21,8 @@ template <class T>
 [[nodiscard]] std::span<const T> span_of(const std::vector<T>& values) {
     return {values.data(), values.size()};
 }
+template <class T>
+void span_of(std::vector<T>&& values) = delete;  // it would be gone
 template <class T, std::size_t N>
 [[nodiscard]] std::span<const T> span_of(const std::array<T, N>& values) {
     return {values.data(), values.size()};

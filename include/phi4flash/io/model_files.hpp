@@ -236,7 +236,7 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
 }
 
 PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
-                                                            progress_ref tell) {
+                                                                 progress_ref tell) {
     if (!file) return file.error();
     model_files made;
     made.path_ = from;

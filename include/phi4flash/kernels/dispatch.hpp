@@ -57,27 +57,38 @@
     (PHI4FLASH_STATIC_DISPATCH && PHI4FLASH_ARCH_X86 && (PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2) || PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)))
 
 // Targets that have a table beside their own, of instructions that some of their CPUs have and Highway's names do not tell: matrix tiles, VNNI,
-// dot products of bytes (SDOT). Static dispatch has it where the compiler's flags promise them. (Better targets have smaller numbers.)
-#if !PHI4FLASH_STATIC_DISPATCH || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
+// dot products of bytes (SDOT). With static dispatch only where the compiler's flags promise them; VNNI is then all there is, while tiles are the
+// system's to grant. (Better targets have smaller numbers. MSVC has no flags for these.)
+#if PHI4FLASH_STATIC_DISPATCH && (!defined(_MSC_VER) || defined(__clang__))
+#define PHI4FLASH_ONLY_PROMISED 1
+#else
+#define PHI4FLASH_ONLY_PROMISED 0
+#endif
+#if defined(__AVX512VNNI__)
+#define PHI4FLASH_PROMISES_AVX512_VNNI PHI4FLASH_ONLY_PROMISED
+#else
+#define PHI4FLASH_PROMISES_AVX512_VNNI 0
+#endif
+#if defined(__AVXVNNI__)
+#define PHI4FLASH_PROMISES_AVX_VNNI PHI4FLASH_ONLY_PROMISED
+#else
+#define PHI4FLASH_PROMISES_AVX_VNNI 0
+#endif
+#define PHI4FLASH_VNNI_ALONE(target) \
+    (((target) == HWY_AVX3 && PHI4FLASH_PROMISES_AVX512_VNNI) || ((target) == HWY_AVX2 && PHI4FLASH_PROMISES_AVX_VNNI))
+#define PHI4FLASH_VNNI_TARGET(target) \
+    (PHI4FLASH_VNNI_ALONE(target) || (!PHI4FLASH_ONLY_PROMISED && ((target) == HWY_AVX2 || (target) == HWY_AVX3)))
+#if !PHI4FLASH_ONLY_PROMISED || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 #else
 #define PHI4FLASH_AMX_TARGET(target) 0
-#endif
-#if !PHI4FLASH_STATIC_DISPATCH
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2 || (target) == HWY_AVX3)
-#elif defined(__AVX512VNNI__)
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX3)
-#elif defined(__AVXVNNI__)
-#define PHI4FLASH_VNNI_TARGET(target) ((target) == HWY_AVX2)
-#else
-#define PHI4FLASH_VNNI_TARGET(target) 0
 #endif
 // And where they are part of the target's own table.
 #if HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & (HWY_ALL_NEON | HWY_ALL_SVE)) != 0)
 #elif HWY_ARCH_ARM_A64 && defined(__GNUC__)
-#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_STATIC_DISPATCH && ((target) & HWY_ALL_NEON) != 0)
+#define PHI4FLASH_DOT_TARGET(target) (!PHI4FLASH_ONLY_PROMISED && ((target) & HWY_ALL_NEON) != 0)
 #define PHI4FLASH_DOT_IS_OWN(target) (((target) & HWY_ALL_SVE) != 0)
 #else
 #define PHI4FLASH_DOT_TARGET(target) 0
@@ -181,12 +192,16 @@
 #endif
 #if !PHI4FLASH_IN_PLACE_OF_STATIC
 #include <phi4flash/kernels/target-inl.hpp>
+#elif !PHI4FLASH_HIGHWAY_WAS_INCLUDED
+// The macros alone: operations of this target come when the user includes highway.h.
+#include <hwy/ops/set_macros-inl.h>
 #endif
 
 #else  // xsimd, scalar
 
 #define PHI4FLASH_IN_PLACE_OF_STATIC 0
 #define PHI4FLASH_AMX_TARGET(target) 0
+#define PHI4FLASH_VNNI_ALONE(target) 0
 #define PHI4FLASH_VNNI_TARGET(target) 0
 #define PHI4FLASH_DOT_TARGET(target) 0
 #define PHI4FLASH_DOT_IS_OWN(target) 0
@@ -230,24 +245,32 @@ inline
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX3)
 #if PHI4FLASH_VNNI_TARGET(HWY_AVX3)
-    list.target[list.count++] = {&N_AVX3::vnni_table, detail::has_level(here, x86_level::avx3) && has_avx512_vnni()};
+    list.target[list.count++] = {&N_AVX3::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_AVX3) || (detail::has_level(here, x86_level::avx3) && has_avx512_vnni())};
 #endif
+#if !PHI4FLASH_VNNI_ALONE(HWY_AVX3)
     list.target[list.count++] = {&N_AVX3::table, detail::has_level(here, x86_level::avx3)};
+#endif
 #endif
 #if PHI4FLASH_HIGHWAY_EXTRA(HWY_AVX2)
 #if PHI4FLASH_VNNI_TARGET(HWY_AVX2)
-    list.target[list.count++] = {&N_AVX2::vnni_table, detail::has_level(here, x86_level::avx2) && has_avx_vnni()};
+    list.target[list.count++] = {&N_AVX2::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_AVX2) || (detail::has_level(here, x86_level::avx2) && has_avx_vnni())};
 #endif
+#if !PHI4FLASH_VNNI_ALONE(HWY_AVX2)
     list.target[list.count++] = {&N_AVX2::table, detail::has_level(here, x86_level::avx2)};
 #endif
-#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET)
-    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table, HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni()};
+#endif
+#if PHI4FLASH_VNNI_TARGET(HWY_STATIC_TARGET) && !PHI4FLASH_IN_PLACE_OF_STATIC
+    list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::vnni_table,
+                                 PHI4FLASH_VNNI_ALONE(HWY_STATIC_TARGET) ||
+                                     (HWY_STATIC_TARGET == HWY_AVX2 ? has_avx_vnni() : has_avx512_vnni())};
 #endif
 #endif
 #if PHI4FLASH_DOT_TARGET(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::dot_table, has_dot_products()};
 #endif
-#if !PHI4FLASH_IN_PLACE_OF_STATIC
+#if !PHI4FLASH_IN_PLACE_OF_STATIC && !PHI4FLASH_VNNI_ALONE(HWY_STATIC_TARGET)
     list.target[list.count++] = {&PHI4FLASH_TARGET_NAMESPACE::table, true};
 #endif
     return list;

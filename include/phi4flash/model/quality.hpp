@@ -3,7 +3,6 @@
 /// f64; nothing else in the library needs it.
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/out_of_memory.hpp>
-#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/kernels/kernel_table.hpp>
 
 #include <algorithm>
@@ -130,7 +129,7 @@ PHI4FLASH_BODY result<double> prediction_tally::divergence_quantile(double q) co
     if (divergences_.empty()) return 0.0;
     return detail::or_out_of_memory("sort a tally", [&]() -> result<double> {
         std::vector<double> sorted(divergences_);
-        detail::sort_once(sorted);
+        std::sort(sorted.begin(), sorted.end());
         const double rank = std::ceil(q * number());
         return sorted[static_cast<std::size_t>(std::clamp(rank, 1.0, number())) - 1];
     });

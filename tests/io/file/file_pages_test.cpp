@@ -251,6 +251,33 @@ TEST_CASE("io/file_pages: pages that are there already are moved, where the kern
 }
 #endif
 
+#if defined(__linux__)
+TEST_CASE("core/huge_pages: what the system says of ranges of memory") {
+    std::string text =
+        "10000000-10400000 rw-p 00000000 00:00 0                          [heap]\n"
+        "Size:               4096 kB\nRss:                3072 kB\nAnonHugePages:      2048 kB\nShmemPmdMapped:        0 kB\n"
+        "FilePmdMapped:         0 kB\nTHPeligible:           1\nVmFlags: rd wr mr mw me ac\n"
+        "20000000-20200000 r--s 00000000 fd:00 1234                       /a-b c/10000000-10400000 x\n"
+        "Rss:                2048 kB\nAnonHugePages:         0 kB\nFilePmdMapped:      2048 kB\n";
+    const auto shares = [&](std::uintptr_t first, std::size_t bytes) {
+        std::FILE* const file = ::fmemopen(text.data(), text.size(), "r");
+        REQUIRE(file != nullptr);
+        const page_share found = detail::read_smaps(file, {reinterpret_cast<const std::byte*>(first), bytes});
+        std::fclose(file);
+        return found;
+    };
+    CHECK(shares(0x10000000, 0x400000).resident == 3072 * 1024);
+    CHECK(shares(0x10000000, 0x400000).huge == 2048 * 1024);
+    CHECK(shares(0x20000000, 0x200000).huge == 2048 * 1024);
+    CHECK(shares(0x10000000, 0x10200000).resident == 5120 * 1024);
+    CHECK(shares(0x103ff000, 0x1000).resident == 0x1000);  // never more than was asked about
+    CHECK(shares(0x103ff000, 0x1000).huge == 0x1000);
+    CHECK(shares(0x10400000, 0x1000).resident == 0);
+    text.resize(text.find("kB"));  // cut
+    CHECK(shares(0x10000000, 0x400000).resident == 0);
+}
+#endif
+
 TEST_CASE("core/huge_pages: what is not there is not counted") {
     CHECK(touched_pages({}).resident == 0);
     CHECK(touched_pages({}).huge == 0);

@@ -36,6 +36,41 @@ TEST_CASE("io/json: size, depth and duplicate keys") {
     require_value(read_json(R"({"a": {"a": 1}, "b": {"a": 1}})"));
 }
 
+namespace {
+/// As docs of json_events say: hides what matters, and calls the base's.
+class sum_of_numbers : public json_events {
+public:
+    using json_events::json_events;
+    double sum = 0.0;
+    std::size_t lists = 0;
+
+    bool number_unsigned(std::uint64_t n) { return sum += static_cast<double>(n), true; }
+    bool number_integer(std::int64_t n) { return sum += static_cast<double>(n), true; }
+    bool number_float(double x, const std::string&) {
+        return x < 100.0 ? (sum += x, true) : fail(error::format(errc::json_bad_number, "byte %zu", position()));
+    }
+    bool start_array(std::size_t n) { return ++lists, json_events::start_array(n); }
+};
+}  // namespace
+
+TEST_CASE("io/json: events of one's own") {
+    const json_limits limits{.depth = 3};
+    sum_of_numbers events(limits);
+    REQUIRE(read_json_events(R"({"a": [1, -2, 0.5], "b": [[7]]})", limits, events).has_value());
+    CHECK(events.sum == 6.5);
+    CHECK(events.lists == 3);
+    sum_of_numbers stopped(limits);
+    check_error(read_json_events("[1, 1e3, 5]", limits, stopped), errc::json_bad_number, {"byte 8"});
+    CHECK(stopped.sum == 1.0);
+    sum_of_numbers deep(limits);
+    check_error(read_json_events("[[[[1]]]]", limits, deep), errc::json_too_deep);
+    sum_of_numbers twice(limits);
+    check_error(read_json_events(R"({"a": 1, "a": 2})", limits, twice), errc::json_duplicate_key);
+    json_events nothing(limits);  // only checks
+    CHECK(read_json_events("[1, {}]", limits, nothing).has_value());
+    check_error(read_json_events("[1, {]", limits, nothing), errc::json_syntax, {"byte 6"});
+}
+
 TEST_CASE("io/json: values have the members that readers use") {
     const auto document = read_json(R"({"b": [1, -2, 2.5, "x", false, null], "a": {}, "c": 18446744073709551615})");
     require_value(document);

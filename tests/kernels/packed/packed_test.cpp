@@ -128,6 +128,8 @@ TEST_CASE("an infinite scale of damaged weights shows in its row, and in no othe
             float y[8];
             linear.matvec(packed.data(), 8, cols, reinterpret_cast<const std::byte*>(groups.data()), nullptr, y);
             for (std::size_t r = 0; r < 8; ++r) CHECK(p4::is_finite(y[r]) == (r != 3));
+            linear.matmul_exact(packed.data(), 8, cols, x.data(), cols, 1, nullptr, y, 8);
+            for (std::size_t r = 0; r < 8; ++r) CHECK(p4::is_finite(y[r]) == (r != 3));
         });
     }
 }

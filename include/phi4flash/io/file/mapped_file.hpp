@@ -444,7 +444,7 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part,
 }
 
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::from(const result<detail::file_bytes>& bytes, const std::filesystem::path& path,
-                                             const mapping_options& options, progress_ref tell) {
+                                                          const mapping_options& options, progress_ref tell) {
     if (!bytes) return bytes.error();
     mapped_file file;
     file.file_ = *bytes;

@@ -352,7 +352,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::place_tensors() {
         return error::format(errc::file_incomplete, "the last %llu of %llu bytes are missing: a download that is not finished? Go on with it",
                              missing, missing + file_.size());
     detail::sort_once(tensors,
-              [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
+                      [](const gguf_tensor& a, const gguf_tensor& b) { return a.data != b.data ? a.data < b.data : a.bytes < b.bytes; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
         const gguf_tensor& before = tensors[i - 1];
         if (before.data + before.bytes > tensors[i].data)

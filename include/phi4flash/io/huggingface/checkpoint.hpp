@@ -94,7 +94,7 @@ private:
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY status checkpoint::read_configs(std::string_view config_json, std::string_view generation_json,
-                                       const config_options& options) {
+                                                    const config_options& options) {
     const printable config_path = place_of("config.json");
     const auto config = read_hf_config(config_json, options);
     if (!config) return config.error().in(config_path.c_str());
@@ -142,7 +142,7 @@ PHI4FLASH_COLD_BODY status checkpoint::align() {
 }
 
 PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                  std::string_view generation_config_json, const config_options& options) {
+                                                               std::string_view generation_config_json, const config_options& options) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
@@ -220,8 +220,8 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     return ok ? ok : ok.error().in(index_path.c_str());
 }
 
-PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options, const mapping_options& mapping,
-                                           progress_ref tell) {
+PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::open(const std::filesystem::path& folder, const config_options& options,
+                                                        const mapping_options& mapping, progress_ref tell) {
     return detail::or_out_of_memory("open a checkpoint", [&]() -> result<checkpoint> {
         std::error_code why;
         const auto kind = std::filesystem::status(folder, why).type();

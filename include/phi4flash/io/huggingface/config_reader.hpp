@@ -110,7 +110,7 @@ PHI4FLASH_COLD_BODY std::optional<float> config_reader::number(const char* key) 
 }
 
 PHI4FLASH_COLD_BODY std::optional<std::uint32_t> config_reader::count_of(const char* key, const json_value& value,
-                                                                    std::optional<std::uint32_t> below_zero) {
+                                                                         std::optional<std::uint32_t> below_zero) {
     if (value.is_number_integer() && !value.is_number_unsigned()) return below_zero;
     const auto number = whole_number(value, key, 0, UINT32_MAX, errc::json_bad_number);
     if (number) return static_cast<std::uint32_t>(*number);

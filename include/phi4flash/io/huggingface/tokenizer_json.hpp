@@ -22,7 +22,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 /// Listens to the parser. The first error stops it.
-class tokenizer_json_reader final : public json_listener {
+class tokenizer_json_reader {
 public:
     static constexpr std::size_t max_depth = 16;
     /// Tables have a row for every id up to the highest, so that this may not be far above the number of tokens that the file has room for.
@@ -31,31 +31,32 @@ public:
     tokenizer_json_reader(tokenizer_builder& builder, std::size_t file_bytes, bool merges_only)
         : builder_(builder), id_limit_(max_id_gap + file_bytes), merges_only_(merges_only) {}
 
-    bool null() override { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
-    bool boolean(bool b) override { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
-    bool number_integer(std::int64_t n) override { return number(static_cast<double>(n)); }
-    bool number_unsigned(std::uint64_t n) override {
+    bool null() { return value({.path = {}, .kind = json_kind::null, .text = {}, .number = 0.0}); }
+    bool boolean(bool b) { return value({.path = {}, .kind = json_kind::boolean, .text = {}, .number = b ? 1.0 : 0.0}); }
+    bool number_integer(std::int64_t n) { return number(static_cast<double>(n)); }
+    bool number_unsigned(std::uint64_t n) {
         if (list_ == list::vocabulary) return token(n);
         return number(static_cast<double>(n));
     }
-    bool number_float(double n, const std::string&) override { return number(n); }
-    bool string(std::string& s) override {
+    bool number_float(double n, const std::string&) { return number(n); }
+    bool string(std::string& s) {
         if (list_ == list::merges) return merge_string(s);
         return value({.path = {}, .kind = json_kind::string, .text = std::move(s), .number = 0.0});
     }
-    bool key(std::string& k) override;
-    bool start_object() override { return open(json_kind::object); }
-    bool end_object() override { return close(); }
-    bool start_array() override { return open(json_kind::array); }
-    bool end_array() override { return close(); }
-    void not_json(std::size_t at, const std::string& token, const char*) override {
+    bool key(std::string& k);
+    bool start_object(std::size_t) { return open(json_kind::object); }
+    bool end_object() { return close(); }
+    bool start_array(std::size_t) { return open(json_kind::array); }
+    bool end_array() { return close(); }
+    void not_json(std::size_t at, const std::string& token, const char*) {
         (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
     }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {
-        const char* place = nullptr;
-        (void)parse_json(json, *this, &place);
+        listener_of<tokenizer_json_reader> to(*this);
+        std::size_t position = 0;
+        (void)parse_json(json, to, &position);
         return outcome_;
     }
     [[nodiscard]] bool merges_came_first() const { return merges_came_first_ && seen_vocabulary_; }

@@ -24,54 +24,46 @@ struct json_limits {
     std::size_t depth = 16;  ///< objects and arrays inside one another
 };
 
-/// The events of a document, checked. Derive from it, override those that matter, and call the base's `start_*`, `end_*` and `key` where they are
-/// overridden; an event that returns `fail(...)` ends the reading with that error.
-class json_events : public detail::json_listener {
+/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
+/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
+class json_events {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
 
-    bool null() override { return true; }
-    bool boolean(bool) override { return true; }
-    bool number_integer(std::int64_t) override { return true; }
-    bool number_unsigned(std::uint64_t) override { return true; }
-    bool number_float(double, const std::string&) override { return true; }
-    bool string(std::string&) override { return true; }
-    bool start_object() override {
+    bool null() { return true; }
+    bool boolean(bool) { return true; }
+    bool number_integer(std::int64_t) { return true; }  ///< negative ones only
+    bool number_unsigned(std::uint64_t) { return true; }
+    bool number_float(double, const std::string&) { return true; }  ///< also whole numbers that do not fit 64 bits
+    bool string(std::string&) { return true; }
+    bool start_object(std::size_t) {
         keys_.emplace_back();
         return enter();
     }
-    bool end_object() override {
+    bool end_object() {
         keys_.pop_back();
         --depth_;
         return true;
     }
-    bool start_array() override { return enter(); }
-    bool end_array() override {
+    bool start_array(std::size_t) { return enter(); }
+    bool end_array() {
         --depth_;
         return true;
     }
-    bool key(std::string& name) override {
+    bool key(std::string& name) {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    void not_json(std::size_t at, const std::string& token, const char* why) override;
+    /// The text is not JSON at byte `at`; `why`: the parser's words.
+    void not_json(std::size_t at, const std::string& token, const char* why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
-    [[nodiscard]] std::size_t position() const { return static_cast<std::size_t>(place_ - begin_); }
-
-    /// Of read_json_events: positions are counted from the start of `text`, and the parser's place in it goes where this points.
-    [[nodiscard]] const char** start(std::string_view text) {
-        begin_ = place_ = text.data();
-        return &place_;
-    }
+    [[nodiscard]] std::size_t position() const { return position_; }
+    [[nodiscard]] std::size_t* position_counter() { return &position_; }
 
 protected:
-    ~json_events() = default;
-    json_events(const json_events&) = default;
-    json_events& operator=(const json_events&) = default;
-
     bool fail(const error& why) {
         outcome_ = why;
         return false;
@@ -89,34 +81,42 @@ private:
     json_limits limits_;
     status outcome_;
     std::size_t depth_ = 0;
-    const char* begin_ = nullptr;
-    const char* place_ = nullptr;
+    std::size_t position_ = 0;
     std::vector<std::set<std::string, std::less<>>> keys_;
 };
 
-/// Sends the events of `text` to `events`. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory, and those of the
-/// derived class.
-[[nodiscard]] PHI4FLASH_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events);
+namespace detail {
+/// As read_json_events, of events that `to` tells.
+[[nodiscard]] PHI4FLASH_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to);
+}  // namespace detail
+
+/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
+/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
+template <class Events>
+[[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
+    detail::listener_of<Events> to(events);
+    return detail::read_checked_json(text, limits, events, to);
+}
 
 namespace detail {
 /// Builds the document.
-class json_builder final : public json_events {
+class json_builder : public json_events {
 public:
     using json_events::json_events;
 
     json_value root;
 
-    bool null() override { return add(json_value()); }
-    bool boolean(bool b) override { return add(json_value(b)); }
-    bool number_integer(std::int64_t n) override { return add(json_value(n)); }
-    bool number_unsigned(std::uint64_t n) override { return add(json_value(n)); }
-    bool number_float(double x, const std::string&) override { return add(json_value(x)); }
-    bool string(std::string& text) override { return add(json_value(std::move(text))); }
-    bool start_object() override { return json_events::start_object() && open(json_value(json_value::kind::object)); }
-    bool end_object() override { return close() && json_events::end_object(); }
-    bool start_array() override { return json_events::start_array() && open(json_value(json_value::kind::array)); }
-    bool end_array() override { return close() && json_events::end_array(); }
-    bool key(std::string& name) override {
+    bool null() { return add(json_value()); }
+    bool boolean(bool b) { return add(json_value(b)); }
+    bool number_integer(std::int64_t n) { return add(json_value(n)); }
+    bool number_unsigned(std::uint64_t n) { return add(json_value(n)); }
+    bool number_float(double x, const std::string&) { return add(json_value(x)); }
+    bool string(std::string& text) { return add(json_value(std::move(text))); }
+    bool start_object(std::size_t n) { return json_events::start_object(n) && open(json_value(json_value::kind::object)); }
+    bool end_object() { return close() && json_events::end_object(); }
+    bool start_array(std::size_t n) { return json_events::start_array(n) && open(json_value(json_value::kind::array)); }
+    bool end_array() { return close() && json_events::end_array(); }
+    bool key(std::string& name) {
         key_ = name;
         return json_events::key(name);
     }
@@ -195,26 +195,26 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
                          describe(value).c_str());
 }
 
-}  // namespace detail
-
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
-    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    outcome_ = error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str());
-}
-
-PHI4FLASH_COLD_BODY status read_json_events(std::string_view text, const json_limits& limits, json_events& events) {
+PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {
     if (text.size() > limits.bytes)
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
     // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
     if (const auto nul = text.find('\0'); nul != std::string_view::npos)
         return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
     bool complete = false;
-    const status taken = detail::or_out_of_memory("read JSON", [&] { complete = detail::parse_json(text, events, events.start(text)); });
+    const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
     if (complete || !events.outcome()) return events.outcome();
     return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+}
+
+}  // namespace detail
+
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
+    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
+    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
+    (void)fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
 }
 
 PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {

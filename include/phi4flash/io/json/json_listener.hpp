@@ -1,5 +1,5 @@
 #pragma once
-/// Where nlohmann's parser is met: it is compiled once, for one class of listeners and one of iterators, and files that only declare what reads
+/// Where nlohmann's parser is met: it is compiled once, for one kind of listener and one of iterators, and files that only declare what reads
 /// JSON do without its header.
 #include <phi4flash/config/abi.hpp>
 
@@ -25,7 +25,8 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
-/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from.
+/// Is told of a document in the order in which it is written. False ends the reading; strings may be moved from. All functions are pure, so that no
+/// file has to have what a compiler makes of the class: with run-time types or without is each file's own choice.
 class json_listener {
 public:
     virtual bool null() = 0;
@@ -49,9 +50,33 @@ protected:
     ~json_listener() = default;
 };
 
-/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *place: after the text of the
-/// current event.   Throws what containers throw.
-[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place);
+/// Tells it to `Events`, whose functions are not virtual: those of json_events (io/json/json.hpp).
+template <class Events>
+class listener_of final : public json_listener {
+public:
+    explicit listener_of(Events& events) : to_(&events) {}
+
+    bool null() override { return to_->null(); }
+    bool boolean(bool b) override { return to_->boolean(b); }
+    bool number_integer(std::int64_t n) override { return to_->number_integer(n); }
+    bool number_unsigned(std::uint64_t n) override { return to_->number_unsigned(n); }
+    bool number_float(double x, const std::string& text) override { return to_->number_float(x, text); }
+    bool string(std::string& text) override { return to_->string(text); }
+    bool start_object() override { return to_->start_object(unknown_count); }
+    bool end_object() override { return to_->end_object(); }
+    bool start_array() override { return to_->start_array(unknown_count); }
+    bool end_array() override { return to_->end_array(); }
+    bool key(std::string& name) override { return to_->key(name); }
+    void not_json(std::size_t at, const std::string& token, const char* why) override { to_->not_json(at, token, why); }
+
+private:
+    static constexpr auto unknown_count = static_cast<std::size_t>(-1);
+    Events* to_;
+};
+
+/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
+/// just after the text of the current event.   Throws what containers throw.
+[[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position);
 
 #if PHI4FLASH_BODIES
 
@@ -64,11 +89,13 @@ struct json_iterator {
     using reference = const char&;
 
     const char* at = nullptr;
-    const char** place = nullptr;
+    const char* begin = nullptr;
+    std::size_t* position = nullptr;
 
     reference operator*() const { return *at; }
     json_iterator& operator++() {
-        *place = ++at;
+        ++at;
+        *position = static_cast<std::size_t>(at - begin);
         return *this;
     }
     json_iterator operator++(int) {
@@ -102,10 +129,10 @@ struct json_events_of_parser {
     }
 };
 
-PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, const char** place) {
+PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
     json_events_of_parser events{&to};
-    *place = text.data();
-    return nlohmann::json::sax_parse(json_iterator{text.data(), place}, json_iterator{text.data() + text.size(), place}, &events);
+    const char* const begin = text.data();
+    return nlohmann::json::sax_parse(json_iterator{begin, begin, position}, json_iterator{begin + text.size(), begin, position}, &events);
 }
 
 #endif

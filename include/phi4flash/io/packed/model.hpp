@@ -211,12 +211,12 @@ PHI4FLASH_COLD_BODY status packed_model::check_scales() const {
 
 #if PHI4FLASH_FILES
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesystem::path& path, const mapping_options& mapping,
-                                                       const config_options& options, progress_ref tell) {
+                                                            const config_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a packed model", [&] { return open_file(path, path, mapping, options, tell); });
 }
 
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
-                                                       progress_ref tell) {
+                                                            progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
                                     [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
 }

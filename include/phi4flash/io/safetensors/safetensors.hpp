@@ -63,7 +63,7 @@ struct safetensors_entry {
 #if PHI4FLASH_HAS_JSON
 namespace detail {
 /// Reads the header: checks keys, types and numbers of each tensor, and that its bytes fit the shape and the file.
-class safetensors_events final : public json_events {
+class safetensors_events : public json_events {
 public:
     safetensors_events(const json_limits& limits, std::span<const std::byte> data) : json_events(limits), data_(data) {
         names.reserve(limits.bytes);  // never moves: the entries' names point into it
@@ -73,17 +73,17 @@ public:
     std::vector<safetensors_entry> entries;
     std::uint64_t missing = 0;  ///< bytes of data that the header speaks of and the file does not have
 
-    bool null() override { return number_or_text("null"); }
-    bool boolean(bool) override { return number_or_text("a boolean"); }
-    bool number_integer(std::int64_t) override { return bad_number("a negative number"); }
-    bool number_float(double, const std::string& text) override { return bad_number(printable(text).c_str()); }
-    bool number_unsigned(std::uint64_t n) override;
-    bool string(std::string& text) override;
-    bool start_object() override;
-    bool end_object() override;
-    bool start_array() override;
-    bool end_array() override;
-    bool key(std::string& name) override;
+    bool null() { return number_or_text("null"); }
+    bool boolean(bool) { return number_or_text("a boolean"); }
+    bool number_integer(std::int64_t) { return bad_number("a negative number"); }
+    bool number_float(double, const std::string& text) { return bad_number(printable(text).c_str()); }
+    bool number_unsigned(std::uint64_t n);
+    bool string(std::string& text);
+    bool start_object(std::size_t n);
+    bool end_object();
+    bool start_array(std::size_t n);
+    bool end_array();
+    bool key(std::string& name);
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
@@ -191,16 +191,16 @@ PHI4FLASH_COLD_BODY bool safetensors_events::string(std::string& text) {
     return true;
 }
 
-PHI4FLASH_COLD_BODY bool safetensors_events::start_object() {
+PHI4FLASH_COLD_BODY bool safetensors_events::start_object(std::size_t n) {
     if (place_ != place::outside && place_ != place::header) {
-        return json_events::start_object() && number_or_text("an object");
+        return json_events::start_object(n) && number_or_text("an object");
     }
     const bool tensor = place_ == place::header && !is_metadata();
     place_ = place_ == place::outside ? place::header : tensor ? place::tensor : place::metadata;
     seen_ = none;
     entry_ = {};
     offsets_ = 0;
-    return json_events::start_object();
+    return json_events::start_object(n);
 }
 
 PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
@@ -210,8 +210,8 @@ PHI4FLASH_COLD_BODY bool safetensors_events::end_object() {
     return json_events::end_object();
 }
 
-PHI4FLASH_COLD_BODY bool safetensors_events::start_array() {
-    if (!json_events::start_array()) return false;
+PHI4FLASH_COLD_BODY bool safetensors_events::start_array(std::size_t n) {
+    if (!json_events::start_array(n)) return false;
     if (place_ != place::tensor || (field_ != shape_field && field_ != offsets_field)) return number_or_text("a list");
     place_ = field_ == shape_field ? place::shape : place::offsets;
     return true;
@@ -306,7 +306,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
 PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
-        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
+                      return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
     for (const safetensors_entry& entry : entries_) {
@@ -343,7 +343,7 @@ PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
         detail::sort_once(table.entries_,
-                  [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+                          [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }

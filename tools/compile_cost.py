@@ -2,7 +2,7 @@
 """What compiling the library costs, and how large a program becomes: the tables of docs/embedding.md.
 
     tools/compile_cost.py [--compiler g++] [-isystem FOLDER]... [--runs N] [--only NAME]
-    tools/compile_cost.py --sizes ...        sizes alone; fails where a program is larger than its limit
+    tools/compile_cost.py --sizes ...        sizes alone; fails where a program is larger than its limit (in this script)
 
 Seconds of processor time and the most memory of one compiler, -O2 -c of examples/minimal.cpp, the best of N runs. Nothing else should run meanwhile.
 """
@@ -51,11 +51,12 @@ def cost(common, flags, runs, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--compiler", default="g++")
-    parser.add_argument("-isystem", action="append", default=[], dest="folders")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--only", metavar="NAME", choices=[*CASES, *PROGRAMS])
-    parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--compiler", default="g++", help="default: g++")
+    parser.add_argument("-isystem", action="append", default=[], dest="folders",
+                        help="where Highway and nlohmann/json are; default: build/deps/usr/include")
+    parser.add_argument("--runs", type=int, default=1, help="of which the best is told; default: 1")
+    parser.add_argument("--only", metavar="NAME", choices=[*CASES, *PROGRAMS], help="one of: " + "; ".join([*CASES, *PROGRAMS]))
+    parser.add_argument("--sizes", action="store_true", help="sizes alone")
     options = parser.parse_args()
     folders = options.folders or [str(ROOT / "build/deps/usr/include")]
     common = [options.compiler, "-std=c++20", "-DNDEBUG", f"-I{ROOT / 'include'}", *(word for f in folders for word in ("-isystem", f))]
@@ -69,7 +70,8 @@ def main():
                     seconds, memory = cost(common, flags, options.runs, folder)
                     print(f"| {name} | {seconds:.1f} | {memory / 1000:.0f} |", flush=True)
             print()
-        print("| static, stripped | MB | limit |\n|---|---|---|")
+        if options.only not in CASES:
+            print("| static, stripped | MB | limit |\n|---|---|---|")
         for name, (source, flags, limit) in PROGRAMS.items():
             if not wanted(name):
                 continue

@@ -1062,10 +1062,14 @@ PHI4FLASH_END
 #include <utility>
 PHI4FLASH_BEGIN
 
-/// Holds a T or an error. Test it before use: `*r` of a failed result is undefined, as with std::expected.
+/// Holds a T or an error. Test it before use: `*r` of a failed result and `error()` of a good one are undefined, as with std::expected. Moving one
+/// leaves a moved-from T in the other; where moving a T throws, an assignment leaves an empty error.
 /// (Not over std::variant: that is half a second of compile time in all.)
 template <class T>
 class [[nodiscard]] result {
+    static_assert(std::is_object_v<T> && !std::is_array_v<T> && !std::is_same_v<T, phi4flash::error>,
+                  "result<T>: want a T that is no reference, array or error");
+
 public:
     using value_type = T;
 
@@ -41918,6 +41922,7 @@ private:
     struct unit {
         char32_t code_point;
         std::uint8_t combining;
+        std::size_t place = 0;  // of `order` alone
     };
 
     /// One character and what follows it up to the next boundary. Returns how many bytes of the text that was.
@@ -41952,14 +41957,17 @@ private:
         if (d.second != 0) decompose(d.second);
     }
 
-    /// Marks between two starters, by combining class.
+    /// Marks between two starters, by combining class, those of one class as they stand.
     void order() {
         const auto is_starter = [](const unit& u) { return u.combining == 0; };
         for (auto from = units_.begin(); from != units_.end();) {
             from = std::find_if_not(from, units_.end(), is_starter);
             const auto to = std::find_if(from, units_.end(), is_starter);
-            const auto before = [](const unit& a, const unit& b) { return a.combining < b.combining; };
-            if (!std::is_sorted(from, to, before)) std::stable_sort(from, to, before);
+            const auto before = [](const unit& a, const unit& b) {
+                return a.combining != b.combining ? a.combining < b.combining : a.place < b.place;
+            };
+            for (auto u = from; u != to; ++u) u->place = static_cast<std::size_t>(u - from);
+            if (!std::is_sorted(from, to, before)) std::make_heap(from, to, before), std::sort_heap(from, to, before);
             from = to;
         }
     }
@@ -47896,8 +47904,8 @@ private:
     template <class T>
     status number(T& x, const char* what) {
         if (left() < sizeof x)
-            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more", at_, sizeof x,
-                                 what, left());
+            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
+                                 at_, sizeof x, what, left());
         std::memcpy(&x, file_.data() + at_, sizeof x);
         at_ += sizeof x;
         return {};
@@ -50617,8 +50625,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `token`: what stands there; `why`: the parser's words.
-    virtual void not_json(std::size_t at, const std::string& token, const char* why) = 0;
+    /// The text is not JSON at byte `at`. `why`: the parser's words.
+    virtual void not_json(std::size_t at, const char* why) = 0;
 
 protected:
     json_listener() = default;
@@ -50644,12 +50652,15 @@ public:
     bool start_array() override { return to_->start_array(unknown_count); }
     bool end_array() override { return to_->end_array(); }
     bool key(std::string& name) override { return to_->key(name); }
-    void not_json(std::size_t at, const std::string& token, const char* why) override { to_->not_json(at, token, why); }
+    void not_json(std::size_t at, const char* why) override { to_->not_json(at, why); }
 
 private:
     static constexpr auto unknown_count = static_cast<std::size_t>(-1);
     Events* to_;
 };
+
+/// The error of a text that is not JSON at byte `at`; `why`: the parser's words.
+[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
 
 /// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
 /// just after the text of the current event.   Throws what containers throw.
@@ -50700,11 +50711,18 @@ struct json_events_of_parser {
     bool start_array(std::size_t) { return to->start_array(); }
     bool end_array() { return to->end_array(); }
     bool key(std::string& name) { return to->key(name); }
-    bool parse_error(std::size_t at, const std::string& token, const nlohmann::json::exception& why) {
-        to->not_json(at, token, why.what());
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
+        to->not_json(at, why.what());
         return false;
     }
 };
+
+PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
+    // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
+    if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
+    return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
+}
 
 PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
     json_events_of_parser events{&to};
@@ -50886,11 +50904,12 @@ PHI4FLASH_BEGIN
 /// What is refused before it is read.
 struct json_limits {
     std::size_t bytes = std::size_t{1} << 20;
-    std::size_t depth = 16;  ///< objects and arrays inside one another
+    std::size_t depth = 16;  ///< objects and arrays inside one another; read_json, whose values hold one another, takes 1000 at most
 };
 
-/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
-/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
+/// The events of one document, checked. Derive from it and hide the events that matter; call the base's where one hides `start_*` and `end_*`, which
+/// count, and `key`, which refuses a key that occurs twice. An event that returns `fail(...)` ends the reading with that error, and false alone with
+/// `cancelled`.
 class json_events {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
@@ -50906,22 +50925,18 @@ public:
         return enter();
     }
     bool end_object() {
-        keys_.pop_back();
-        --depth_;
-        return true;
+        if (!keys_.empty()) keys_.pop_back();
+        return leave();
     }
     bool start_array(std::size_t) { return enter(); }
-    bool end_array() {
-        --depth_;
-        return true;
-    }
+    bool end_array() { return leave(); }
     bool key(std::string& name) {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
     /// The text is not JSON at byte `at`; `why`: the parser's words.
-    void not_json(std::size_t at, const std::string& token, const char* why);
+    void not_json(std::size_t at, const char* why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -50934,13 +50949,17 @@ protected:
         return false;
     }
     /// False if the current object has this key already.
-    [[nodiscard]] bool first_use(const std::string& name) { return keys_.back().insert(name).second; }
+    [[nodiscard]] bool first_use(const std::string& name) { return keys_.empty() || keys_.back().insert(name).second; }
 
 private:
     bool enter() {
         if (++depth_ <= limits_.depth) return true;
         return fail(error::format(errc::json_too_deep, "byte %zu: want at most %zu objects and arrays inside one another",
                                   position(), limits_.depth));
+    }
+    bool leave() {
+        if (depth_ != 0) --depth_;
+        return true;
     }
 
     json_limits limits_;
@@ -50955,8 +50974,8 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to);
 }  // namespace detail
 
-/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
+/// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
+/// json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -51070,19 +51089,16 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
     if (complete || !events.outcome()) return events.outcome();
-    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+    return error::format(errc::cancelled, "byte %zu: whoever listens has ended the reading", events.position());
 }
 
 }  // namespace detail
 
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
-    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    (void)fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
-}
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
 
-PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {
+PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& given) {
+    json_limits limits = given;
+    limits.depth = (std::min)(limits.depth, std::size_t{1000});
     detail::json_builder events(limits);
     if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
     return std::move(events.root);
@@ -52245,8 +52261,8 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
-        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
-                             file.size());
+        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
+                             length_bytes, file.size());
     std::uint64_t length = 0;
     std::memcpy(&length, file.data(), length_bytes);
     if (length > max_safetensors_header)
@@ -53121,9 +53137,7 @@ public:
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
     bool end_array() { return close(); }
-    void not_json(std::size_t at, const std::string& token, const char*) {
-        (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
-    }
+    void not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {
@@ -53548,6 +53562,7 @@ PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem:
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
+        if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
         if (kind != std::filesystem::file_type::directory)
@@ -53616,7 +53631,9 @@ PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
 
 PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        if (!has_tokenizer())
+            return error::format(errc::file_not_found, "%s has no tokenizer%s", name().c_str(),
+                                 packed() == nullptr ? ": there is no tokenizer.json" : "");
         if (const packed_model* const file = packed()) {
             auto text = read_tokenizer(*file);
             if (!text) return text.error().in(name().c_str());

@@ -71,7 +71,9 @@ private:
     }
     for (std::size_t i = 0; i < o.n_stop_strings; ++i) {
         std::string_view text;
-        if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, "options.stop_strings[i]"); !ok) return ok;
+        char name[64];
+        std::snprintf(name, sizeof name, "options.stop_strings[%zu]", i);
+        if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, name); !ok) return ok;
         if (!text.empty()) to.stop_strings.emplace_back(text);  // phi4flash.h: empty ones are none
     }
     return {};

@@ -68,7 +68,6 @@ struct model_choices {
 [[nodiscard]] inline outcome open_model(std::string_view path, const phi4flash_model_options* given, phi4flash_model** out) {
     model_choices choices;
     if (outcome ok = read_model_options(given, choices); !ok) return ok;
-    if (path.empty()) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "path: want the folder or the file of a model, have nothing");
     if (path.find('\0') != std::string_view::npos) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "path: there is a NUL in it");
     opening_options options;
     options.mapping.copy = choices.copy_file;

@@ -38,6 +38,7 @@ TEST_CASE("io/model_files: a folder is what checkpoint::open makes of it") {
 }
 
 TEST_CASE("io/model_files: neither a folder nor a packed file") {
+    check_error(model_files::open(""), errc::invalid_argument, {"path: want the folder or the file"});
     const temporary_folder folder;
     check_error(model_files::open(folder.path() / "absent"), errc::file_not_found, {"absent", "no such folder or file"});
     check_error(model_files::open(folder.path()), errc::file_not_found, {"config.json"});

@@ -8,10 +8,14 @@
 
 PHI4FLASH_BEGIN
 
-/// Holds a T or an error. Test it before use: `*r` of a failed result is undefined, as with std::expected.
+/// Holds a T or an error. Test it before use: `*r` of a failed result and `error()` of a good one are undefined, as with std::expected. Moving one
+/// leaves a moved-from T in the other; where moving a T throws, an assignment leaves an empty error.
 /// (Not over std::variant: that is half a second of compile time in all.)
 template <class T>
 class [[nodiscard]] result {
+    static_assert(std::is_object_v<T> && !std::is_array_v<T> && !std::is_same_v<T, phi4flash::error>,
+                  "result<T>: want a T that is no reference, array or error");
+
 public:
     using value_type = T;
 

@@ -147,6 +147,7 @@ PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem:
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
+        if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
         if (kind != std::filesystem::file_type::directory)
@@ -215,7 +216,9 @@ PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
 
 PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
-        if (!has_tokenizer()) return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        if (!has_tokenizer())
+            return error::format(errc::file_not_found, "%s has no tokenizer%s", name().c_str(),
+                                 packed() == nullptr ? ": there is no tokenizer.json" : "");
         if (const packed_model* const file = packed()) {
             auto text = read_tokenizer(*file);
             if (!text) return text.error().in(name().c_str());

@@ -165,6 +165,7 @@ private:
     struct unit {
         char32_t code_point;
         std::uint8_t combining;
+        std::size_t place = 0;  // of `order` alone
     };
 
     /// One character and what follows it up to the next boundary. Returns how many bytes of the text that was.
@@ -199,14 +200,17 @@ private:
         if (d.second != 0) decompose(d.second);
     }
 
-    /// Marks between two starters, by combining class.
+    /// Marks between two starters, by combining class, those of one class as they stand.
     void order() {
         const auto is_starter = [](const unit& u) { return u.combining == 0; };
         for (auto from = units_.begin(); from != units_.end();) {
             from = std::find_if_not(from, units_.end(), is_starter);
             const auto to = std::find_if(from, units_.end(), is_starter);
-            const auto before = [](const unit& a, const unit& b) { return a.combining < b.combining; };
-            if (!std::is_sorted(from, to, before)) std::stable_sort(from, to, before);
+            const auto before = [](const unit& a, const unit& b) {
+                return a.combining != b.combining ? a.combining < b.combining : a.place < b.place;
+            };
+            for (auto u = from; u != to; ++u) u->place = static_cast<std::size_t>(u - from);
+            if (!std::is_sorted(from, to, before)) std::make_heap(from, to, before), std::sort_heap(from, to, before);
             from = to;
         }
     }

@@ -31,6 +31,9 @@ TEST_CASE("io/json: size, depth and duplicate keys") {
     check_error(read_json("[[[1]], [[[1]]]]", limits), errc::json_too_deep, {"byte 11", "at most 3"});
     check_error(read_json("[                   ]", limits), errc::json_too_large, {"at most 20", "have 21"});
     check_error(read_json(std::string(1000000, '[')), errc::json_too_deep);
+    const auto nested = [](std::size_t n) { return std::string(n, '[') + std::string(n, ']'); };
+    require_value(read_json(nested(1000), {.depth = SIZE_MAX}));  // values are freed by recursion: never deeper
+    check_error(read_json(nested(1001), {.depth = SIZE_MAX}), errc::json_too_deep, {"at most 1000"});
     check_error(read_json(R"({"a": 1, "\u0061": 2})"), errc::json_duplicate_key, {"'a'", "byte 17"});
     check_error(read_json(R"([{"a": {"b": 1, "c": 2, "b": 3}}])"), errc::json_duplicate_key, {"'b'"});
     require_value(read_json(R"({"a": {"a": 1}, "b": {"a": 1}})"));
@@ -66,6 +69,19 @@ TEST_CASE("io/json: events of one's own") {
     check_error(read_json_events("[[[[1]]]]", limits, deep), errc::json_too_deep);
     sum_of_numbers twice(limits);
     check_error(read_json_events(R"({"a": 1, "a": 2})", limits, twice), errc::json_duplicate_key);
+
+    struct : json_events {  // forgets the base's
+        using json_events::json_events;
+        bool start_object(std::size_t) { return true; }
+        bool start_array(std::size_t) { return true; }
+    } forgetful(limits);
+    CHECK(read_json_events(R"([{"a": [1, {"b": 2}]}])", limits, forgetful).has_value());
+    struct : json_events {
+        using json_events::json_events;
+        bool null() { return false; }
+    } stops(limits);
+    check_error(read_json_events("[1, null, 2]", limits, stops), errc::cancelled, {"byte 8"});
+
     json_events nothing(limits);  // only checks
     CHECK(read_json_events("[1, {}]", limits, nothing).has_value());
     check_error(read_json_events("[1, {]", limits, nothing), errc::json_syntax, {"byte 6"});

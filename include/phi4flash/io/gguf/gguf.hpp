@@ -64,8 +64,8 @@ private:
     template <class T>
     status number(T& x, const char* what) {
         if (left() < sizeof x)
-            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more", at_, sizeof x,
-                                 what, left());
+            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
+                                 at_, sizeof x, what, left());
         std::memcpy(&x, file_.data() + at_, sizeof x);
         at_ += sizeof x;
         return {};

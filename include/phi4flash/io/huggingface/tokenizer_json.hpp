@@ -48,9 +48,7 @@ public:
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
     bool end_array() { return close(); }
-    void not_json(std::size_t at, const std::string& token, const char*) {
-        (void)fail(error::format(errc::json_syntax, "not valid JSON at byte %zu, near '%.60s'", at, token.c_str()));
-    }
+    void not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {

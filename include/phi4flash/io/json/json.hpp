@@ -8,6 +8,7 @@
 
 #if PHI4FLASH_HAS_JSON
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <set>
@@ -21,11 +22,12 @@ PHI4FLASH_BEGIN
 /// What is refused before it is read.
 struct json_limits {
     std::size_t bytes = std::size_t{1} << 20;
-    std::size_t depth = 16;  ///< objects and arrays inside one another
+    std::size_t depth = 16;  ///< objects and arrays inside one another; read_json, whose values hold one another, takes 1000 at most
 };
 
-/// The events of a document, checked. Derive from it, hide the events that matter and call the base's where one hides
-/// `start_*`, `end_*`; an event that returns `fail(...)` ends the reading with that error.
+/// The events of one document, checked. Derive from it and hide the events that matter; call the base's where one hides `start_*` and `end_*`, which
+/// count, and `key`, which refuses a key that occurs twice. An event that returns `fail(...)` ends the reading with that error, and false alone with
+/// `cancelled`.
 class json_events {
 public:
     explicit json_events(const json_limits& limits) : limits_(limits) {}
@@ -41,22 +43,18 @@ public:
         return enter();
     }
     bool end_object() {
-        keys_.pop_back();
-        --depth_;
-        return true;
+        if (!keys_.empty()) keys_.pop_back();
+        return leave();
     }
     bool start_array(std::size_t) { return enter(); }
-    bool end_array() {
-        --depth_;
-        return true;
-    }
+    bool end_array() { return leave(); }
     bool key(std::string& name) {
         if (first_use(name)) return true;
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
     /// The text is not JSON at byte `at`; `why`: the parser's words.
-    void not_json(std::size_t at, const std::string& token, const char* why);
+    void not_json(std::size_t at, const char* why);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -69,13 +67,17 @@ protected:
         return false;
     }
     /// False if the current object has this key already.
-    [[nodiscard]] bool first_use(const std::string& name) { return keys_.back().insert(name).second; }
+    [[nodiscard]] bool first_use(const std::string& name) { return keys_.empty() || keys_.back().insert(name).second; }
 
 private:
     bool enter() {
         if (++depth_ <= limits_.depth) return true;
         return fail(error::format(errc::json_too_deep, "byte %zu: want at most %zu objects and arrays inside one another",
                                   position(), limits_.depth));
+    }
+    bool leave() {
+        if (depth_ != 0) --depth_;
+        return true;
     }
 
     json_limits limits_;
@@ -90,8 +92,8 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to);
 }  // namespace detail
 
-/// Sends the events of `text` to `events`, of a class derived from json_events. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, and those of the derived class.
+/// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
+/// json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -205,19 +207,16 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
     if (complete || !events.outcome()) return events.outcome();
-    return error::format(errc::json_syntax, "byte %zu: not JSON", events.position());
+    return error::format(errc::cancelled, "byte %zu: whoever listens has ended the reading", events.position());
 }
 
 }  // namespace detail
 
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const std::string&, const char* why) {
-    std::string_view text = why;  // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
-    if (const auto tag = text.find("] "); tag != std::string_view::npos) text.remove_prefix(tag + 2);
-    if (const auto place = text.find("syntax error "); place != std::string_view::npos) text.remove_prefix(place);
-    (void)fail(error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(text).c_str()));
-}
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
 
-PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& limits) {
+PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& given) {
+    json_limits limits = given;
+    limits.depth = (std::min)(limits.depth, std::size_t{1000});
     detail::json_builder events(limits);
     if (const status ok = read_json_events(text, limits, events); !ok) return ok.error();
     return std::move(events.root);

@@ -1,7 +1,8 @@
 #pragma once
 /// Where nlohmann's parser is met: it is compiled once, for one kind of listener and one of iterators, and files that only declare what reads
 /// JSON do without its header.
-#include <phi4flash/config/abi.hpp>
+#include <phi4flash/core/error.hpp>
+#include <phi4flash/io/file/printable.hpp>
 
 #if PHI4FLASH_HAS_JSON
 
@@ -40,8 +41,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `token`: what stands there; `why`: the parser's words.
-    virtual void not_json(std::size_t at, const std::string& token, const char* why) = 0;
+    /// The text is not JSON at byte `at`. `why`: the parser's words.
+    virtual void not_json(std::size_t at, const char* why) = 0;
 
 protected:
     json_listener() = default;
@@ -67,12 +68,15 @@ public:
     bool start_array() override { return to_->start_array(unknown_count); }
     bool end_array() override { return to_->end_array(); }
     bool key(std::string& name) override { return to_->key(name); }
-    void not_json(std::size_t at, const std::string& token, const char* why) override { to_->not_json(at, token, why); }
+    void not_json(std::size_t at, const char* why) override { to_->not_json(at, why); }
 
 private:
     static constexpr auto unknown_count = static_cast<std::size_t>(-1);
     Events* to_;
 };
+
+/// The error of a text that is not JSON at byte `at`; `why`: the parser's words.
+[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
 
 /// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
 /// just after the text of the current event.   Throws what containers throw.
@@ -123,11 +127,18 @@ struct json_events_of_parser {
     bool start_array(std::size_t) { return to->start_array(); }
     bool end_array() { return to->end_array(); }
     bool key(std::string& name) { return to->key(name); }
-    bool parse_error(std::size_t at, const std::string& token, const nlohmann::json::exception& why) {
-        to->not_json(at, token, why.what());
+    bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
+        to->not_json(at, why.what());
         return false;
     }
 };
+
+PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
+    // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
+    if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
+    if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
+    return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
+}
 
 PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
     json_events_of_parser events{&to};

@@ -288,8 +288,8 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
-        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu", length_bytes,
-                             file.size());
+        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
+                             length_bytes, file.size());
     std::uint64_t length = 0;
     std::memcpy(&length, file.data(), length_bytes);
     if (length > max_safetensors_header)

@@ -1934,21 +1934,19 @@ private:
     long long period = 100000;
     std::snprintf(path, sizeof path, "%s/%s", folder, version_2 ? "cpu.max" : "cpu.cfs_quota_us");
     system_file file(root, path);
-    if (const char* const line = file.next()) {  // not by std::sscanf, which is 80 KB of a static program
+    const auto take_number = [](const char*& text, long long& number) {  // not by std::sscanf, which is 80 KB of a static program
         char* end = nullptr;
-        if (const long long number = std::strtoll(line, &end, 10); end != line) {
-            quota = number;
-            const char* const second = end;
-            if (const long long other = std::strtoll(second, &end, 10); end != second) period = other;
-        }
-    }
+        const long long taken = std::strtoll(text, &end, 10);
+        if (end == text) return false;
+        number = taken;
+        text = end;
+        return true;
+    };
+    if (const char* line = file.next(); line != nullptr && take_number(line, quota)) (void)take_number(line, period);
     if (!version_2) {
         std::snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
         system_file other(root, path);
-        if (const char* const line = other.next()) {
-            char* end = nullptr;
-            if (const long long number = std::strtoll(line, &end, 10); end != line) period = number;
-        }
+        if (const char* line = other.next()) (void)take_number(line, period);
     }
     return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>((std::max)(1LL, quota / period));
 }
@@ -2912,7 +2910,7 @@ PHI4FLASH_END
     (((target) == HWY_AVX3 && PHI4FLASH_PROMISES_AVX512_VNNI) || ((target) == HWY_AVX2 && PHI4FLASH_PROMISES_AVX_VNNI))
 #define PHI4FLASH_VNNI_TARGET(target) \
     (PHI4FLASH_VNNI_ALONE(target) || (!PHI4FLASH_ONLY_PROMISED && ((target) == HWY_AVX2 || (target) == HWY_AVX3)))
-#if !PHI4FLASH_ONLY_PROMISED || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
+#if !PHI4FLASH_ONLY_PROMISED || PHI4FLASH_ISA_TILES
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 #else
 #define PHI4FLASH_AMX_TARGET(target) 0
@@ -7711,8 +7709,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -13400,8 +13398,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -18952,8 +18950,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -24505,8 +24503,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -30099,8 +30097,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -35652,8 +35650,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 
@@ -42817,8 +42815,7 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
                                  tokens[i].content.c_str());
         sorted.push_back(i);
     }
-    detail::sort_once(sorted,
-                      [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
+    detail::sort_once(sorted, [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
     if (const status ok = trie_.build(contents_, detail::span_of(sorted)); !ok) return ok;
     for (const std::uint32_t i : sorted) {
         const auto byte = static_cast<unsigned char>(contents[i].front());
@@ -52279,7 +52276,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
 PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
-                      return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
+        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
     for (const safetensors_entry& entry : entries_) {
@@ -52315,8 +52312,7 @@ PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::
         table.names_ = std::move(events.names);
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
-        detail::sort_once(table.entries_,
-                          [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+        detail::sort_once(table.entries_, [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }
@@ -53817,7 +53813,7 @@ PHI4FLASH_COLD_BODY result<safetensors_plan> plan_safetensors(std::span<const sa
         if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
             return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
         detail::sort_once(plan.order, [specs](std::size_t a, std::size_t b) {
-                          const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
+            const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
             const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
             return wide_a != wide_b ? wide_a > wide_b : a < b;
         });

@@ -111,21 +111,19 @@ private:
     long long period = 100000;
     std::snprintf(path, sizeof path, "%s/%s", folder, version_2 ? "cpu.max" : "cpu.cfs_quota_us");
     system_file file(root, path);
-    if (const char* const line = file.next()) {  // not by std::sscanf, which is 80 KB of a static program
+    const auto take_number = [](const char*& text, long long& number) {  // not by std::sscanf, which is 80 KB of a static program
         char* end = nullptr;
-        if (const long long number = std::strtoll(line, &end, 10); end != line) {
-            quota = number;
-            const char* const second = end;
-            if (const long long other = std::strtoll(second, &end, 10); end != second) period = other;
-        }
-    }
+        const long long taken = std::strtoll(text, &end, 10);
+        if (end == text) return false;
+        number = taken;
+        text = end;
+        return true;
+    };
+    if (const char* line = file.next(); line != nullptr && take_number(line, quota)) (void)take_number(line, period);
     if (!version_2) {
         std::snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
         system_file other(root, path);
-        if (const char* const line = other.next()) {
-            char* end = nullptr;
-            if (const long long number = std::strtoll(line, &end, 10); end != line) period = number;
-        }
+        if (const char* line = other.next()) (void)take_number(line, period);
     }
     return quota <= 0 || period <= 0 ? SIZE_MAX : static_cast<std::size_t>((std::max)(1LL, quota / period));
 }

@@ -78,7 +78,7 @@
     (((target) == HWY_AVX3 && PHI4FLASH_PROMISES_AVX512_VNNI) || ((target) == HWY_AVX2 && PHI4FLASH_PROMISES_AVX_VNNI))
 #define PHI4FLASH_VNNI_TARGET(target) \
     (PHI4FLASH_VNNI_ALONE(target) || (!PHI4FLASH_ONLY_PROMISED && ((target) == HWY_AVX2 || (target) == HWY_AVX3)))
-#if !PHI4FLASH_ONLY_PROMISED || (defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__))
+#if !PHI4FLASH_ONLY_PROMISED || PHI4FLASH_ISA_TILES
 #define PHI4FLASH_AMX_TARGET(target) (PHI4FLASH_AMX && (target) <= HWY_AVX3_ZEN4)
 #else
 #define PHI4FLASH_AMX_TARGET(target) 0

@@ -93,8 +93,7 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
                                  tokens[i].content.c_str());
         sorted.push_back(i);
     }
-    detail::sort_once(sorted,
-                      [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
+    detail::sort_once(sorted, [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
     if (const status ok = trie_.build(contents_, detail::span_of(sorted)); !ok) return ok;
     for (const std::uint32_t i : sorted) {
         const auto byte = static_cast<unsigned char>(contents[i].front());

@@ -306,7 +306,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
 /// The tensors must cover the data once and completely. Leaves the entries in order of their place.
 PHI4FLASH_COLD_BODY status safetensors::check_cover(std::span<const std::byte> data) {
     detail::sort_once(entries_, [](const safetensors_entry& a, const safetensors_entry& b) {
-                      return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
+        return a.data != b.data ? a.data < b.data : a.bytes < b.bytes;
     });
     std::size_t covered = 0;
     for (const safetensors_entry& entry : entries_) {
@@ -342,8 +342,7 @@ PHI4FLASH_COLD_BODY result<safetensors> safetensors::parse(std::span<const std::
         table.names_ = std::move(events.names);
         table.entries_ = std::move(events.entries);
         if (const status ok = table.check_cover(data); !ok) return ok.error();
-        detail::sort_once(table.entries_,
-                          [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
+        detail::sort_once(table.entries_, [](const safetensors_entry& a, const safetensors_entry& b) { return a.name < b.name; });
         return table;
     });
 }

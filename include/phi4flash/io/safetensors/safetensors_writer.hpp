@@ -143,7 +143,7 @@ PHI4FLASH_COLD_BODY result<safetensors_plan> plan_safetensors(std::span<const sa
         if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
             return error::format(errc::duplicate_name, "tensor '%s' occurs twice", printable(*twice).c_str());
         detail::sort_once(plan.order, [specs](std::size_t a, std::size_t b) {
-                          const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
+            const std::size_t wide_a = find_safetensors_dtype(specs[a].dtype)->bytes;
             const std::size_t wide_b = find_safetensors_dtype(specs[b].dtype)->bytes;
             return wide_a != wide_b ? wide_a > wide_b : a < b;
         });

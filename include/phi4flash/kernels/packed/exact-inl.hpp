@@ -124,8 +124,8 @@ PHI4FLASH_VECTOR_INLINE void exact_panel(const std::byte* w, std::size_t count, 
     for (std::size_t g = 0; g < count; ++g, w += matrix_bytes(Format, packed_rows, packed_cols)) {
         const rows_f32 scales = exact_scales<Format>(w, row);
         const rows_f32 offset = exact_offset<Format>(scales);
-        for (std::size_t s = 0; s < 4; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
-        for (std::size_t s = 4; s < 8; ++s, panel += 4 * packed_rows) put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
+        for (std::size_t s = 0; s < 8; ++s, panel += 4 * packed_rows)
+            put_four(exact_codes<Format>(w, row, s, levels), scales, offset, panel);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <phi4flash/model/tensor_list.hpp>
 #include <phi4flash/text/byte_level.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -49,7 +50,10 @@ inline std::string tensor_bytes(std::string_view name, p4::dtype type, std::size
     if (p4::is_packed(type)) {
         const std::size_t block = p4::matrix_bytes(type, p4::packed_rows, p4::packed_cols);
         for (std::size_t at = 0; at < out.size(); at += block) {
-            for (std::size_t i = 0; i < block; ++i) out[at + i] = static_cast<char>(random.next());
+            for (std::size_t i = 0; i < block; i += 8) {
+                const std::uint64_t codes = random.next();
+                std::memcpy(out.data() + at + i, &codes, (std::min)(block - i, std::size_t{8}));
+            }
             for (std::size_t r = 0; r < p4::packed_rows; ++r) {
                 const p4::f16 scale = p4::from_f32<p4::f16>(random.uniform(0.25f, 1.0f) * width / (type == p4::dtype::q8 ? 127.0f : 16.0f));
                 std::memcpy(out.data() + at + 2 * r, &scale, 2);
@@ -58,9 +62,10 @@ inline std::string tensor_bytes(std::string_view name, p4::dtype type, std::size
         return out;
     }
     const bool is_matrix = cols > 1 && name.find("conv") == std::string_view::npos && !name.ends_with("A_log");
+    const float widest = is_matrix ? 1.7f * width : 0.5f;
+    const float middle = name.ends_with("norm.weight") || name.ends_with("subln.weight") ? 1.0f : 0.0f;
     for (std::size_t i = 0; i < rows * cols; ++i) {
-        float x = is_matrix ? random.uniform(-1.7f, 1.7f) * width : random.uniform(-0.5f, 0.5f);
-        if (name.ends_with("norm.weight") || name.ends_with("subln.weight")) x += 1.0f;
+        const float x = random.uniform(middle - widest, middle + widest);
         if (type == p4::dtype::f32) {
             std::memcpy(out.data() + 4 * i, &x, 4);
         } else {

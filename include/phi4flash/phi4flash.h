@@ -438,7 +438,7 @@ typedef struct phi4flash_generation_options {
     uint64_t max_tokens;                /* new ones, at most; 0: 32768 */
     const int32_t* stop_ids;            /* end the text, beside those of the model's files and the end of a message */
     size_t n_stop_ids;
-    const phi4flash_string* stop_strings; /* end the text; neither they nor what follows is given. Empty ones are none */
+    const phi4flash_string* stop_strings; /* end the text; neither they nor what follows is given. UTF-8; empty ones are none */
     size_t n_stop_strings;
     uint32_t no_own_stops;              /* 1: stop at what is given here alone */
     uint32_t keep_special;              /* 1: special tokens are part of the text */

@@ -890,7 +890,6 @@ inline constexpr dtype dtype_of<bf16> = dtype::bf16;
 
 PHI4FLASH_END
 
-#include <cmath>
 PHI4FLASH_BEGIN
 
 inline constexpr std::size_t packed_rows = 8;  ///< of a block
@@ -1556,6 +1555,7 @@ PHI4FLASH_END
 /// Quantization: rows of f32 to packed blocks, in plain code. It says what the bytes are; kernels/packed/quantize-inl.hpp makes the same ones faster.
 
 #include <array>
+#include <cmath>
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -5299,7 +5299,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 /// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * key_scale[i] * scores[i] - slope * distance[i] - new maximum);
 /// no `key_scale`: 1, no `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must
 /// be multiplied.
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -11215,7 +11215,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -16767,7 +16767,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -22320,7 +22320,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -27914,7 +27914,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -33467,7 +33467,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
     for (std::size_t i = 0; i < count; i += lanes()) store(mul(load(x + i), load(y + i)), out + i);
 }
 
-PHI4FLASH_VECTOR_INLINE float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
+inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
                                            float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
@@ -42948,7 +42948,6 @@ PHI4FLASH_BODY status pair_table::check_tables(std::size_t merges) {
 
 PHI4FLASH_END
 
-#include <numeric>
 PHI4FLASH_BEGIN
 
 /// Buffers of one thread for one bpe; taken and grown by the calls that need them, never shrunk.
@@ -44829,7 +44828,7 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. None is empty.
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, none empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
@@ -44838,8 +44837,8 @@ struct generation_options {
 };
 
 /// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
-/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (an empty stop
-/// string, more drafts than max_drafts). @since 0.2
+/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (a stop string
+/// that is empty or not UTF-8, more drafts than max_drafts). @since 0.2
 [[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text = nullptr);
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
@@ -44847,8 +44846,8 @@ struct generation_options {
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
-/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty are left out.
-/// Errors: out_of_memory.
+/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty or not UTF-8 are
+/// left out. Errors: out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
@@ -44861,9 +44860,13 @@ PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, s
             return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, ids,
                                  static_cast<long>(id));
     }
-    for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
-        if (options.stop_strings[i].empty())
+    for (std::size_t i = 0; i < options.stop_strings.size(); ++i) {
+        const std::string& stop = options.stop_strings[i];
+        if (stop.empty())
             return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
+        if (const std::size_t good = valid_utf8_prefix(stop); good != stop.size())  // it would cut texts inside a character
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have another byte at %zu", i, good);
+    }
     // Without a drafter it is nobody's number.
     if (options.drafts.from && options.drafts.most > max_drafts)
         return error::format(errc::invalid_argument, "drafts.most: want at most %zu, have %zu", max_drafts, options.drafts.most);
@@ -44883,7 +44886,7 @@ PHI4FLASH_COLD_BODY result<generation_options> options_from(const generation_con
         if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
         options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
         for (const std::string& stop : said.stop_strings)
-            if (!stop.empty()) options.stop_strings.push_back(stop);
+            if (!stop.empty() && valid_utf8_prefix(stop) == stop.size()) options.stop_strings.push_back(stop);
         if (text == nullptr) return options;
         if (const status ok = stop_at_end_of_message(options, *text); !ok) return ok.error();
         if (!said.stop_ids.empty()) return options;
@@ -47729,7 +47732,6 @@ PHI4FLASH_END
 // ---- phi4flash/io/gguf/gguf_value.hpp ------------------------------------------------------------------------------------
 /// A metadata value of a GGUF file: a view of its bytes, which are not aligned, and the ways to read it.
 
-#include <limits>
 PHI4FLASH_BEGIN
 
 /// The value types, by their numbers in the format.
@@ -48555,6 +48557,7 @@ inline void ask_for_pages([[maybe_unused]] std::span<const std::byte> bytes) {
 
 PHI4FLASH_END
 
+#include <limits>
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -50585,7 +50588,7 @@ PHI4FLASH_END
 
 // ---- phi4flash/io/json/json.hpp ------------------------------------------------------------------------------------------
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
-/// every error a value that says at which byte.
+/// every error a value that says at which byte, where the first is byte 1.
 
 // ---- phi4flash/io/json/json_listener.hpp ---------------------------------------------------------------------------------
 /// Where nlohmann's parser is met: it is compiled once, for one kind of listener and one of iterators, and files that only declare what reads
@@ -50717,6 +50720,8 @@ struct json_events_of_parser {
 PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
+    if (why.starts_with("number overflow"))
+        return error::format(errc::json_syntax, "byte %zu: want a number below 1.8e308: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }
@@ -51081,7 +51086,7 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
     // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
     if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
+        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
     bool complete = false;
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;

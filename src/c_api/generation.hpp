@@ -74,6 +74,8 @@ private:
         char name[64];
         std::snprintf(name, sizeof name, "options.stop_strings[%zu]", i);
         if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, name); !ok) return ok;
+        if (const std::size_t good = valid_utf8_prefix(text); good != text.size())
+            return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want UTF-8, have another byte at %zu", name, good);
         if (!text.empty()) to.stop_strings.emplace_back(text);  // phi4flash.h: empty ones are none
     }
     return {};
@@ -104,7 +106,7 @@ struct generation_choices {
     s.repetition_penalty = o.repetition_penalty == 0.0f ? 1.0f : o.repetition_penalty;
     s.top_k = o.top_k;
     s.seed = o.seed;
-    if (outcome ok = check_sampling(s); !ok) return ok;
+    if (const status ok = check_sampling(s); !ok) return error::format(ok.error().code(), "options.%s", ok.error().message());
     to.options.max_tokens = o.prompt_only != 0 ? 0 : o.max_tokens == 0 ? generation_options{}.max_tokens : clamped(o.max_tokens);
     to.options.skip_special = o.keep_special == 0;
     to.max_prompt = o.max_prompt;

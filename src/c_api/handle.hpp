@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <new>
-#include <type_traits>
 #include <utility>
 
 PHI4FLASH_BEGIN

@@ -4,7 +4,6 @@
 
 #include <phi4flash/generate/scheduler.hpp>
 
-#include <array>
 #include <memory>
 
 PHI4FLASH_BEGIN

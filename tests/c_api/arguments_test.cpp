@@ -338,6 +338,17 @@ TEST_CASE("workspaces and generation") {
     refused([](auto& o) { o.top_p = 1.5f; });
     refused([](auto& o) { o.min_p = -0.5f; });
     refused([](auto& o) { o.repetition_penalty = -1; });
+    phi4flash_error top_p_error;
+    auto too_much = greedy();
+    too_much.top_p = -1.0f;
+    phi4flash_generation* nothing = nullptr;
+    CHECK(phi4flash_generation_create(e.workspace, e.words, &too_much, &nothing, &top_p_error) == PHI4FLASH_INVALID_ARGUMENT);
+    CHECK(std::string_view(top_p_error.message).starts_with("options.top_p: want more than 0"));
+    refused([](auto& o) {
+        static const phi4flash_string half{"\xC3", 1};
+        o.stop_strings = &half;
+        o.n_stop_strings = 1;
+    });
     refused([](auto& o) { o.no_own_stops = 2; });
     refused([](auto& o) { o.keep_special = 2; });
     refused([](auto& o) { o.prompt_only = 2; });

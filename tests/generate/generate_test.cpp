@@ -91,6 +91,7 @@ TEST_CASE("generate: options that cannot be meant are refused by name, before an
     refused({.sampling = greedy, .stop_ids = {-5}}, p4::errc::unknown_token, "stop_ids[0]: want an id of the model");
     refused({.sampling = greedy, .stop_ids = {vocab - 1, vocab}}, p4::errc::unknown_token, "stop_ids[1]: want an id of the model");
     refused({.sampling = greedy, .stop_strings = {"a", ""}}, p4::errc::invalid_argument, "stop_strings[1]: want at least one byte");
+    refused({.sampling = greedy, .stop_strings = {"ab\xC3"}}, p4::errc::invalid_argument, "stop_strings[0]: want UTF-8, have another byte at 2");
     refused({.sampling = greedy, .drafts = {.from = ngrams, .most = p4::max_drafts + 1}}, p4::errc::invalid_argument,
             "drafts.most: want at most 31, have 32");
     refused({.sampling = {.temperature = NAN}}, p4::errc::invalid_argument, "temperature");
@@ -247,7 +248,9 @@ TEST_CASE("generate: held text comes out when the text ends") {
     REQUIRE(f.generate(p.tokens, options, &t));
     const std::string all = f.text;
     fixture again = wide_fixture();
-    options.stop_strings = {all.substr(all.size() - 2) + "never comes"};  // its beginning is held back
+    std::size_t end = all.size() - 2;
+    while ((all[end] & 0xC0) == 0x80) --end;  // where a character begins
+    options.stop_strings = {all.substr(end) + "never comes"};  // its beginning is held back
     const auto summary = again.generate(p.tokens, options, &t);
     REQUIRE(summary);
     CHECK(summary->reason == stop_reason::max_tokens);

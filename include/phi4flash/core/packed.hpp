@@ -8,7 +8,6 @@
 #include <phi4flash/core/number.hpp>
 
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>

@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 PHI4FLASH_BEGIN
 

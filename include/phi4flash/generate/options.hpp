@@ -4,6 +4,7 @@
 #include <phi4flash/generate/sampler.hpp>
 #include <phi4flash/model/generation_config.hpp>
 #include <phi4flash/text/chat.hpp>
+#include <phi4flash/text/utf8.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -26,7 +27,7 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. None is empty.
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, none empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
@@ -35,8 +36,8 @@ struct generation_options {
 };
 
 /// What is wrong with these options for a model of so many ids, before anything is taken or changed. Errors: those of check_sampling;
-/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (an empty stop
-/// string, more drafts than max_drafts). @since 0.2
+/// unknown_token (a stop id that neither the model has nor `text`, whose own ends a smaller model never writes); invalid_argument (a stop string
+/// that is empty or not UTF-8, more drafts than max_drafts). @since 0.2
 [[nodiscard]] PHI4FLASH_BODY status check_generation(const generation_options& options, std::size_t vocab, const tokenizer* text = nullptr);
 
 /// Adds the end of a message to the stop ids, if it is not among them: an answer is one message, whatever a model's files call
@@ -44,8 +45,8 @@ struct generation_options {
 PHI4FLASH_BODY status stop_at_end_of_message(generation_options& options, const tokenizer& text);
 
 /// What a model's files say, and the model card where they are silent. With `text`, which may be null, the end of a message is
-/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty are left out.
-/// Errors: out_of_memory.
+/// always among the stop ids, and without any in the files `<|endoftext|>` too. Stop strings of the files that are empty or not UTF-8 are
+/// left out. Errors: out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_options> options_from(const generation_config& said, const tokenizer* text = nullptr);
 
 #if PHI4FLASH_BODIES
@@ -58,9 +59,13 @@ PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, s
             return error::format(errc::unknown_token, "stop_ids[%zu]: want an id of the model, less than %zu, have %ld", i, ids,
                                  static_cast<long>(id));
     }
-    for (std::size_t i = 0; i < options.stop_strings.size(); ++i)
-        if (options.stop_strings[i].empty())
+    for (std::size_t i = 0; i < options.stop_strings.size(); ++i) {
+        const std::string& stop = options.stop_strings[i];
+        if (stop.empty())
             return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
+        if (const std::size_t good = valid_utf8_prefix(stop); good != stop.size())  // it would cut texts inside a character
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have another byte at %zu", i, good);
+    }
     // Without a drafter it is nobody's number.
     if (options.drafts.from && options.drafts.most > max_drafts)
         return error::format(errc::invalid_argument, "drafts.most: want at most %zu, have %zu", max_drafts, options.drafts.most);
@@ -80,7 +85,7 @@ PHI4FLASH_COLD_BODY result<generation_options> options_from(const generation_con
         if (said.max_new_tokens) options.max_tokens = *said.max_new_tokens;
         options.stop_ids.assign(said.stop_ids.begin(), said.stop_ids.end());
         for (const std::string& stop : said.stop_strings)
-            if (!stop.empty()) options.stop_strings.push_back(stop);
+            if (!stop.empty() && valid_utf8_prefix(stop) == stop.size()) options.stop_strings.push_back(stop);
         if (text == nullptr) return options;
         if (const status ok = stop_at_end_of_message(options, *text); !ok) return ok.error();
         if (!said.stop_ids.empty()) return options;

@@ -4,7 +4,6 @@
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 
 PHI4FLASH_BEGIN

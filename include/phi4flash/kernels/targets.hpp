@@ -3,7 +3,6 @@
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/kernels/kernel_table.hpp>
 
-#include <span>
 #include <string_view>
 
 PHI4FLASH_BEGIN

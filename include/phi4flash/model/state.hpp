@@ -5,7 +5,6 @@
 #include <phi4flash/model/model.hpp>
 
 #include <algorithm>
-#include <cstring>
 
 PHI4FLASH_BEGIN
 

@@ -6,7 +6,6 @@
 #include <phi4flash/text/normalization.hpp>
 #include <phi4flash/text/pre_tokenizer.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -13,8 +13,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <numeric>
 #include <span>
 #include <string_view>
 #include <utility>

@@ -3,10 +3,8 @@
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>

@@ -6,7 +6,6 @@
 
 #if PHI4FLASH_HAS_JSON
 #include <string_view>
-#include <utility>
 
 PHI4FLASH_BEGIN
 

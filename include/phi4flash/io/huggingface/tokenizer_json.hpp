@@ -8,10 +8,8 @@
 #if PHI4FLASH_HAS_JSON
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>

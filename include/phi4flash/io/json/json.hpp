@@ -1,6 +1,6 @@
 #pragma once
 /// JSON from people whom nobody knows: nlohmann's parser behind limits of size and depth, with duplicate keys refused and
-/// every error a value that says at which byte.
+/// every error a value that says at which byte, where the first is byte 1.
 #include <phi4flash/core/out_of_memory.hpp>
 #include <phi4flash/io/file/printable.hpp>
 #include <phi4flash/io/json/json_listener.hpp>
@@ -202,7 +202,7 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
     // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
     if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul);
+        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
     bool complete = false;
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;

@@ -4,7 +4,6 @@
 #include <phi4flash/io/packed/tokenizer.hpp>
 
 #include <string>
-#include <utility>
 #include <vector>
 
 PHI4FLASH_BEGIN

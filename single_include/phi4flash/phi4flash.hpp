@@ -37873,9 +37873,71 @@ PHI4FLASH_END
 /// A SambaY model: extents and weights, immutable and shared. `model<phi4_mini_flash>` has every extent at compile time,
 /// `model<any_sambay>` takes them from the checkpoint.
 
+// ---- phi4flash/model/bound_weights.hpp -----------------------------------------------------------------------------------
+/// What a model is made of once its tensors are found. Compiled once, for all shapes and all sources.
+
+// ---- phi4flash/core/sort_once.hpp ----------------------------------------------------------------------------------------
+/// Sorting of what is sorted once, when something is opened or written: names, tensors, keys.
+
+#include <functional>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// std::sort's promise with a seventh of its code: std::sort is some twenty functions for every type and order, a heap three. What is sorted
+/// often, or is large, has std::sort.
+template <class T, class Less = std::less<>>
+void sort_once(std::vector<T>& values, Less less = {}) {
+    std::make_heap(values.begin(), values.end(), less);
+    std::sort_heap(values.begin(), values.end(), less);
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
 // ---- phi4flash/model/bind.hpp --------------------------------------------------------------------------------------------
 /// From named tensors to weights: every tensor of a SambaY checkpoint, by the names of the released files, with the shape it
 /// must have. The first pass checks and measures, the second fills; nothing is allocated between them that is not needed.
+
+// ---- phi4flash/model/tensor_source.hpp -----------------------------------------------------------------------------------
+/// Where the tensors of a model are found: by name, whoever has them.
+
+PHI4FLASH_BEGIN
+
+/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. What `tensors` returns is a view, or refers
+/// to what lives as long as the source.
+template <class S>
+concept tensor_source = requires(const S& source, std::string_view name) {
+    { source.find(name) } -> std::convertible_to<const tensor_view*>;
+    { source.tensors() } -> std::convertible_to<std::span<const tensor_view>>;
+    requires std::is_reference_v<decltype(source.tensors())> || std::is_trivially_destructible_v<decltype(source.tensors())>;
+};
+
+namespace detail {
+
+/// Any of them by reference, so that what binds a model is compiled once.
+class tensor_source_ref {
+public:
+    template <class S>
+        requires(!std::same_as<S, tensor_source_ref> && tensor_source<S>)
+    tensor_source_ref(const S& source)  // NOLINT(google-explicit-constructor)
+        : self_(std::addressof(source)), tensors_(source.tensors()), find_([](const void* self, std::string_view name) {
+              return static_cast<const tensor_view*>(static_cast<const S*>(self)->find(name));
+          }) {}
+
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_(self_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
+
+private:
+    const void* self_;
+    std::span<const tensor_view> tensors_;
+    const tensor_view* (*find_)(const void*, std::string_view);
+};
+
+}  // namespace detail
+
+PHI4FLASH_END
 
 // ---- phi4flash/model/weights.hpp -----------------------------------------------------------------------------------------
 /// The weights of a SambaY model: big matrices stay where they are, in their stored type; vectors and the tables that
@@ -38205,21 +38267,13 @@ PHI4FLASH_END
 #include <numbers>
 PHI4FLASH_BEGIN
 
-/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table.
-template <class S>
-concept tensor_source = requires(const S& source, std::string_view name) {
-    { source.find(name) } -> std::convertible_to<const tensor_view*>;
-    { source.tensors() } -> std::convertible_to<std::span<const tensor_view>>;
-};
-
 namespace detail {
 
 /// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
 /// error sticks, and later calls do nothing.
-template <tensor_source Source>
 class tensor_binder {
 public:
-    tensor_binder(const Source& source, arena memory, bool filling) : source_(source), memory_(memory), filling_(filling) {}
+    tensor_binder(const tensor_source_ref& source, arena memory, bool filling) : source_(source), memory_(memory), filling_(filling) {}
 
     [[nodiscard]] bool failed() const { return !failure_; }
     [[nodiscard]] const status& failure() const { return failure_; }
@@ -38280,7 +38334,7 @@ public:
 
     template <class T>
     std::span<T> objects(std::size_t n) {
-        T* out = memory_.template take<T>(n);
+        T* out = memory_.take<T>(n);
         if (!filling_) return {};
         for (std::size_t i = 0; i < n; ++i) std::construct_at(out + i);
         return {out, n};
@@ -38371,7 +38425,7 @@ private:
         return out;
     }
 
-    const Source& source_;
+    tensor_source_ref source_;
     arena memory_;
     status failure_;
     std::size_t found_ = 0;
@@ -38384,8 +38438,8 @@ template <class Binder>
     return {from.vector(weight, width), from.vector(bias, width), width, eps};
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr layer_frame bind_frame(Binder& from, const extents<Shape>& e, float eps) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr layer_frame bind_frame(Binder& from, const extents<any_sambay>& e, float eps) {
     layer_frame frame;
     frame.input_norm = bind_norm(from, "input_layernorm.weight", "input_layernorm.bias", e.d_model(), eps);
     frame.post_norm = bind_norm(from, "post_attention_layernorm.weight", "post_attention_layernorm.bias", e.d_model(), eps);
@@ -38394,8 +38448,8 @@ template <sambay_shape Shape, class Binder>
     return frame;
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr mamba bind_mamba(Binder& from, const extents<Shape>& e) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr mamba bind_mamba(Binder& from, const extents<any_sambay>& e) {
     const std::size_t d_inner = e.d_inner();
     const std::size_t d_state = e.d_state();
     const std::size_t d_conv = e.d_conv();
@@ -38426,8 +38480,8 @@ template <sambay_shape Shape, class Binder>
 }
 
 /// `layer` is counted over the whole model: lambda0 depends on it.
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr sambay_attention bind_attention(Binder& from, const extents<Shape>& e, std::size_t layer, bool has_keys) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_attention bind_attention(Binder& from, const extents<any_sambay>& e, std::size_t layer, bool has_keys) {
     sambay_attention a;
     a.layout = head_layout_of(e);
     const std::size_t outputs = e.d_model() + (has_keys ? 2 * e.d_kv() : 0);
@@ -38448,8 +38502,8 @@ template <sambay_shape Shape, class Binder>
     return a;
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr sambay_weights bind_all(Binder& from, const extents<Shape>& e, float eps) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_weights bind_all(Binder& from, const extents<any_sambay>& e, float eps) {
     const layer_plan plan(e.n_layers());
     sambay_weights w;
     from.leave_layers();
@@ -38491,26 +38545,6 @@ PHI4FLASH_END
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
 
-// ---- phi4flash/core/sort_once.hpp ----------------------------------------------------------------------------------------
-/// Sorting of what is sorted once, when something is opened or written: names, tensors, keys.
-
-#include <functional>
-PHI4FLASH_BEGIN
-
-namespace detail {
-
-/// std::sort's promise with a seventh of its code: std::sort is some twenty functions for every type and order, a heap three. What is sorted
-/// often, or is large, has std::sort.
-template <class T, class Less = std::less<>>
-void sort_once(std::vector<T>& values, Less less = {}) {
-    std::make_heap(values.begin(), values.end(), less);
-    std::sort_heap(values.begin(), values.end(), less);
-}
-
-}  // namespace detail
-
-PHI4FLASH_END
-
 // ---- phi4flash/model/weight_types.hpp ------------------------------------------------------------------------------------
 /// Which type each tensor of a model has when it is stored in fewer bits: the rule by which files are converted, and memory is planned.
 
@@ -38548,11 +38582,28 @@ PHI4FLASH_BEGIN
 
 namespace detail {
 
+/// A non-owning reference to something callable with the name, the extents and the role of a tensor.
+class tensor_visitor_ref {
+public:
+    template <class Visit>
+        requires(!std::same_as<std::remove_cvref_t<Visit>, tensor_visitor_ref>)
+    tensor_visitor_ref(Visit&& visit)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
+        : self_(const_cast<void*>(static_cast<const void*>(std::addressof(visit)))),
+          call_([](void* self, std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
+              (void)(*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
+          }) {}
+
+    void operator()(std::string_view name, std::span<const std::size_t> shape, tensor_role role) const { call_(self_, name, shape, role); }
+
+private:
+    void* self_;
+    void (*call_)(void*, std::string_view, std::span<const std::size_t>, tensor_role);
+};
+
 /// Stands where bind_all expects a binder, and tells what it is asked for.
-template <class Visit>
 class tensor_lister {
 public:
-    explicit tensor_lister(Visit& visit) : visit_(visit) {}
+    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
 
     [[nodiscard]] bool failed() const { return false; }
     void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
@@ -38580,7 +38631,7 @@ private:
         visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
     }
 
-    Visit& visit_;
+    tensor_visitor_ref visit_;
     char prefix_[48] = "model.";
 };
 
@@ -38628,23 +38679,66 @@ private:
 
 }  // namespace detail
 
+namespace detail {
+/// As for_each_tensor, of a shape that breaks no rule.
+PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
+}  // namespace detail
+
 /// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
 /// extents that are valid during the call, and a tensor_role.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
-    detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
-    (void)detail::bind_all(lister, e, 1e-5f);
+    detail::list_tensors(e.shape(), visit);
 }
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
 /// store them as. 0 for a shape that check_shape refuses. @since 0.2
 [[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
 
+#if PHI4FLASH_BODIES
+namespace detail {
+PHI4FLASH_COLD_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit) {
+    tensor_lister lister(visit);
+    (void)bind_all(lister, extents<any_sambay>::of(shape), 1e-5f);
+}
+}  // namespace detail
+
+PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+    if (!check_shape(shape)) return 0;
+    std::uint64_t sum = 0;
+    detail::list_tensors(shape, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+#endif
+
+PHI4FLASH_END
+
+#if PHI4FLASH_BODIES
+#endif
+
+PHI4FLASH_BEGIN
+
 namespace detail {
 
+/// Views into the source, and memory with the vectors that were widened.
+struct bound_weights {
+    sambay_weights weights;
+    memory_block parameters;
+};
+
+/// Of a configuration whose shape breaks no rule. See model::bind.
+[[nodiscard]] PHI4FLASH_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config,
+                                                                const block_source& memory);
+
+#if PHI4FLASH_BODIES
+
 /// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
-template <tensor_source Source, sambay_shape Shape>
-[[nodiscard]] status check_rest(const Source& source, const extents<Shape>& e, const matrix_view& embedding, std::size_t found) {
+PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
+                                      std::size_t found) {
     if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
         const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
@@ -38657,33 +38751,35 @@ template <tensor_source Source, sambay_shape Shape>
     if (source.tensors().size() == found) return {};
     return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
         std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
+        list_tensors(shape, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
             if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
         });
-        detail::sort_once(known);
+        sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
                 return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                     t.name.data(), e.n_layers());
+                                     t.name.data(), shape.n_layers);
         return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
     });
 }
 
-}  // namespace detail
-
-#if PHI4FLASH_BODIES
-PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
-    const auto e = extents<any_sambay>::from(shape);
-    if (!e) return 0;
-    std::uint64_t sum = 0;
-    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
-        std::uint64_t n = 1;
-        for (const std::size_t size : extent) n *= size;
-        sum += n;
-    });
-    return sum;
+PHI4FLASH_COLD_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config, const block_source& memory) {
+    const auto e = extents<any_sambay>::of(config.shape);
+    tensor_binder first(source, arena(), false);
+    const sambay_weights checked = bind_all(first, e, config.norm_eps);
+    if (first.failed()) return first.failure().error();
+    if (const status rest = check_rest(source, config.shape, checked.embedding, first.found()); !rest) return rest.error();
+    auto block = memory_block::allocate(first.bytes(), "model's parameters", page_size::normal, 0, memory);
+    if (!block) return block.error();
+    tensor_binder fill(source, arena(block->bytes().data()), true);
+    const sambay_weights filled = bind_all(fill, e, config.norm_eps);
+    if (fill.failed()) return fill.failure().error();
+    return bound_weights{filled, std::move(*block)};
 }
+
 #endif
+
+}  // namespace detail
 
 PHI4FLASH_END
 
@@ -38702,18 +38798,9 @@ public:
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
         if (!e) return e.error();
-        model m(*e, config);
-        detail::tensor_binder<Source> first(source, arena(), false);
-        const sambay_weights checked = detail::bind_all(first, *e, config.norm_eps);
-        if (first.failed()) return first.failure().error();
-        if (const status rest = detail::check_rest(source, *e, checked.embedding, first.found()); !rest) return rest.error();
-        auto block = memory_block::allocate(first.bytes(), "model's parameters", page_size::normal, 0, memory);
-        if (!block) return block.error();
-        m.parameters_ = std::move(*block);
-        detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);
-        m.weights_ = detail::bind_all(fill, *e, config.norm_eps);
-        if (fill.failed()) return fill.failure().error();
-        return m;
+        auto bound = detail::bind_weights(source, config, memory);
+        if (!bound) return bound.error();
+        return model(*e, config, std::move(*bound));
     }
 
     /// The same for a source that carries its configuration.
@@ -38727,18 +38814,18 @@ public:
 
     [[nodiscard]] const extents<Shape>& shape() const { return extents_; }
     [[nodiscard]] const sambay_config& config() const { return config_; }
-    [[nodiscard]] const sambay_weights& weights() const { return weights_; }
+    [[nodiscard]] const sambay_weights& weights() const { return bound_.weights; }
     [[nodiscard]] layer_plan plan() const { return layer_plan(extents_.n_layers()); }
     /// Bytes that the model itself owns, beside the source's.
-    [[nodiscard]] std::size_t parameter_bytes() const { return parameters_.bytes().size(); }
+    [[nodiscard]] std::size_t parameter_bytes() const { return bound_.parameters.bytes().size(); }
 
 private:
-    model(const extents<Shape>& e, const sambay_config& config) : extents_(e), config_(config) {}
+    model(const extents<Shape>& e, const sambay_config& config, detail::bound_weights bound)
+        : extents_(e), config_(config), bound_(std::move(bound)) {}
 
     [[no_unique_address]] extents<Shape> extents_;
     sambay_config config_;
-    sambay_weights weights_;
-    memory_block parameters_;
+    detail::bound_weights bound_;
 };
 
 PHI4FLASH_END
@@ -38752,18 +38839,27 @@ struct weights_fingerprint {
     friend constexpr bool operator==(const weights_fingerprint&, const weights_fingerprint&) = default;
 };
 
+namespace detail {
+[[nodiscard]] PHI4FLASH_BODY weights_fingerprint fingerprint_of_tensors(const tensor_source_ref& source, const sambay_config& config);
+}
+
 /// Looks at every tensor that the model is bound to: its name, extents and type, all of its bytes where it is a vector or a table, and
 /// of a matrix 16 pieces of 64 bytes. `source` is what the model was bound to. At the released shape a few milliseconds, and some 4,000 pages
 /// of a file that is not in memory yet: to be called once, and kept.
 template <tensor_source Source, sambay_shape Shape>
 [[nodiscard]] weights_fingerprint fingerprint_of(const Source& source, const model<Shape>& m) {
+    return detail::fingerprint_of_tensors(source, m.config());
+}
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_BODY weights_fingerprint detail::fingerprint_of_tensors(const tensor_source_ref& source, const sambay_config& config) {
     constexpr std::size_t pieces = 16;
     constexpr std::size_t piece = 64;
     xxh64 sum;
-    sum.update(std::bit_cast<std::uint32_t>(m.config().norm_eps));
-    for_each_tensor(m.shape(), [&](std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
+    sum.update(std::bit_cast<std::uint32_t>(config.norm_eps));
+    list_tensors(config.shape, [&](std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
         const tensor_view* const t = source.find(name);
-        sum.update(detail::bytes_of_text(name));
+        sum.update(bytes_of_text(name));
         for (const std::size_t extent : shape) sum.update(extent);
         if (t == nullptr) return;
         sum.update(static_cast<std::uint64_t>(t->type));
@@ -38774,6 +38870,7 @@ template <tensor_source Source, sambay_shape Shape>
     });
     return {sum.value()};
 }
+#endif
 
 PHI4FLASH_END
 

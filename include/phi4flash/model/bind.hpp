@@ -2,11 +2,11 @@
 /// From named tensors to weights: every tensor of a SambaY checkpoint, by the names of the released files, with the shape it
 /// must have. The first pass checks and measures, the second fills; nothing is allocated between them that is not needed.
 #include <phi4flash/core/finite.hpp>
+#include <phi4flash/model/tensor_source.hpp>
 #include <phi4flash/model/weights.hpp>
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
@@ -16,21 +16,13 @@
 
 PHI4FLASH_BEGIN
 
-/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table.
-template <class S>
-concept tensor_source = requires(const S& source, std::string_view name) {
-    { source.find(name) } -> std::convertible_to<const tensor_view*>;
-    { source.tensors() } -> std::convertible_to<std::span<const tensor_view>>;
-};
-
 namespace detail {
 
 /// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
 /// error sticks, and later calls do nothing.
-template <tensor_source Source>
 class tensor_binder {
 public:
-    tensor_binder(const Source& source, arena memory, bool filling) : source_(source), memory_(memory), filling_(filling) {}
+    tensor_binder(const tensor_source_ref& source, arena memory, bool filling) : source_(source), memory_(memory), filling_(filling) {}
 
     [[nodiscard]] bool failed() const { return !failure_; }
     [[nodiscard]] const status& failure() const { return failure_; }
@@ -91,7 +83,7 @@ public:
 
     template <class T>
     std::span<T> objects(std::size_t n) {
-        T* out = memory_.template take<T>(n);
+        T* out = memory_.take<T>(n);
         if (!filling_) return {};
         for (std::size_t i = 0; i < n; ++i) std::construct_at(out + i);
         return {out, n};
@@ -182,7 +174,7 @@ private:
         return out;
     }
 
-    const Source& source_;
+    tensor_source_ref source_;
     arena memory_;
     status failure_;
     std::size_t found_ = 0;
@@ -195,8 +187,8 @@ template <class Binder>
     return {from.vector(weight, width), from.vector(bias, width), width, eps};
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr layer_frame bind_frame(Binder& from, const extents<Shape>& e, float eps) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr layer_frame bind_frame(Binder& from, const extents<any_sambay>& e, float eps) {
     layer_frame frame;
     frame.input_norm = bind_norm(from, "input_layernorm.weight", "input_layernorm.bias", e.d_model(), eps);
     frame.post_norm = bind_norm(from, "post_attention_layernorm.weight", "post_attention_layernorm.bias", e.d_model(), eps);
@@ -205,8 +197,8 @@ template <sambay_shape Shape, class Binder>
     return frame;
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr mamba bind_mamba(Binder& from, const extents<Shape>& e) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr mamba bind_mamba(Binder& from, const extents<any_sambay>& e) {
     const std::size_t d_inner = e.d_inner();
     const std::size_t d_state = e.d_state();
     const std::size_t d_conv = e.d_conv();
@@ -237,8 +229,8 @@ template <sambay_shape Shape, class Binder>
 }
 
 /// `layer` is counted over the whole model: lambda0 depends on it.
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr sambay_attention bind_attention(Binder& from, const extents<Shape>& e, std::size_t layer, bool has_keys) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_attention bind_attention(Binder& from, const extents<any_sambay>& e, std::size_t layer, bool has_keys) {
     sambay_attention a;
     a.layout = head_layout_of(e);
     const std::size_t outputs = e.d_model() + (has_keys ? 2 * e.d_kv() : 0);
@@ -259,8 +251,8 @@ template <sambay_shape Shape, class Binder>
     return a;
 }
 
-template <sambay_shape Shape, class Binder>
-[[nodiscard]] constexpr sambay_weights bind_all(Binder& from, const extents<Shape>& e, float eps) {
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_weights bind_all(Binder& from, const extents<any_sambay>& e, float eps) {
     const layer_plan plan(e.n_layers());
     sambay_weights w;
     from.leave_layers();

@@ -1,8 +1,11 @@
 #pragma once
 /// A SambaY model: extents and weights, immutable and shared. `model<phi4_mini_flash>` has every extent at compile time,
 /// `model<any_sambay>` takes them from the checkpoint.
-#include <phi4flash/model/bind.hpp>
-#include <phi4flash/model/tensor_list.hpp>
+#include <phi4flash/model/bound_weights.hpp>
+#include <phi4flash/model/layer_plan.hpp>
+
+#include <concepts>
+#include <utility>
 
 PHI4FLASH_BEGIN
 
@@ -19,18 +22,9 @@ public:
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
         if (!e) return e.error();
-        model m(*e, config);
-        detail::tensor_binder<Source> first(source, arena(), false);
-        const sambay_weights checked = detail::bind_all(first, *e, config.norm_eps);
-        if (first.failed()) return first.failure().error();
-        if (const status rest = detail::check_rest(source, *e, checked.embedding, first.found()); !rest) return rest.error();
-        auto block = memory_block::allocate(first.bytes(), "model's parameters", page_size::normal, 0, memory);
-        if (!block) return block.error();
-        m.parameters_ = std::move(*block);
-        detail::tensor_binder<Source> fill(source, arena(m.parameters_.bytes().data()), true);
-        m.weights_ = detail::bind_all(fill, *e, config.norm_eps);
-        if (fill.failed()) return fill.failure().error();
-        return m;
+        auto bound = detail::bind_weights(source, config, memory);
+        if (!bound) return bound.error();
+        return model(*e, config, std::move(*bound));
     }
 
     /// The same for a source that carries its configuration.
@@ -44,18 +38,18 @@ public:
 
     [[nodiscard]] const extents<Shape>& shape() const { return extents_; }
     [[nodiscard]] const sambay_config& config() const { return config_; }
-    [[nodiscard]] const sambay_weights& weights() const { return weights_; }
+    [[nodiscard]] const sambay_weights& weights() const { return bound_.weights; }
     [[nodiscard]] layer_plan plan() const { return layer_plan(extents_.n_layers()); }
     /// Bytes that the model itself owns, beside the source's.
-    [[nodiscard]] std::size_t parameter_bytes() const { return parameters_.bytes().size(); }
+    [[nodiscard]] std::size_t parameter_bytes() const { return bound_.parameters.bytes().size(); }
 
 private:
-    model(const extents<Shape>& e, const sambay_config& config) : extents_(e), config_(config) {}
+    model(const extents<Shape>& e, const sambay_config& config, detail::bound_weights bound)
+        : extents_(e), config_(config), bound_(std::move(bound)) {}
 
     [[no_unique_address]] extents<Shape> extents_;
     sambay_config config_;
-    sambay_weights weights_;
-    memory_block parameters_;
+    detail::bound_weights bound_;
 };
 
 PHI4FLASH_END

@@ -1,22 +1,42 @@
 #pragma once
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
-#include <phi4flash/core/out_of_memory.hpp>
-#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/model/bind.hpp>
 #include <phi4flash/model/weight_types.hpp>
 
-#include <vector>
+#include <concepts>
+#include <cstdio>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <type_traits>
 
 PHI4FLASH_BEGIN
 
 namespace detail {
 
+/// A non-owning reference to something callable with the name, the extents and the role of a tensor.
+class tensor_visitor_ref {
+public:
+    template <class Visit>
+        requires(!std::same_as<std::remove_cvref_t<Visit>, tensor_visitor_ref>)
+    tensor_visitor_ref(Visit&& visit)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
+        : self_(const_cast<void*>(static_cast<const void*>(std::addressof(visit)))),
+          call_([](void* self, std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
+              (void)(*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
+          }) {}
+
+    void operator()(std::string_view name, std::span<const std::size_t> shape, tensor_role role) const { call_(self_, name, shape, role); }
+
+private:
+    void* self_;
+    void (*call_)(void*, std::string_view, std::span<const std::size_t>, tensor_role);
+};
+
 /// Stands where bind_all expects a binder, and tells what it is asked for.
-template <class Visit>
 class tensor_lister {
 public:
-    explicit tensor_lister(Visit& visit) : visit_(visit) {}
+    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
 
     [[nodiscard]] bool failed() const { return false; }
     void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
@@ -44,7 +64,7 @@ private:
         visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
     }
 
-    Visit& visit_;
+    tensor_visitor_ref visit_;
     char prefix_[48] = "model.";
 };
 
@@ -92,55 +112,34 @@ private:
 
 }  // namespace detail
 
+namespace detail {
+/// As for_each_tensor, of a shape that breaks no rule.
+PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
+}  // namespace detail
+
 /// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
 /// extents that are valid during the call, and a tensor_role.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
-    detail::tensor_lister<std::remove_reference_t<Visit>> lister(visit);
-    (void)detail::bind_all(lister, e, 1e-5f);
+    detail::list_tensors(e.shape(), visit);
 }
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
 /// store them as. 0 for a shape that check_shape refuses. @since 0.2
 [[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
 
+#if PHI4FLASH_BODIES
 namespace detail {
-
-/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
-template <tensor_source Source, sambay_shape Shape>
-[[nodiscard]] status check_rest(const Source& source, const extents<Shape>& e, const matrix_view& embedding, std::size_t found) {
-    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
-        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
-                          (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
-        if (!same)
-            return error::format(errc::untied_embedding,
-                                 "tensor lm_head.weight differs from model.embed_tokens.weight: want the same %s numbers, the model ties them",
-                                 name_of(embedding.type));
-        ++found;
-    }
-    if (source.tensors().size() == found) return {};
-    return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
-        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
-        for_each_tensor(e, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
-            if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
-        });
-        detail::sort_once(known);
-        for (const tensor_view& t : source.tensors())
-            if (!std::binary_search(known.begin(), known.end(), t.name))
-                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                     t.name.data(), e.n_layers());
-        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
-    });
+PHI4FLASH_COLD_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit) {
+    tensor_lister lister(visit);
+    (void)bind_all(lister, extents<any_sambay>::of(shape), 1e-5f);
 }
-
 }  // namespace detail
 
-#if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
-    const auto e = extents<any_sambay>::from(shape);
-    if (!e) return 0;
+    if (!check_shape(shape)) return 0;
     std::uint64_t sum = 0;
-    for_each_tensor(*e, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+    detail::list_tensors(shape, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
         std::uint64_t n = 1;
         for (const std::size_t size : extent) n *= size;
         sum += n;

@@ -172,7 +172,7 @@ TEST_CASE("io/gguf_model: everything comes back") {
     // The model finds what it wants, and nothing else is there.
     const auto e = extents<any_sambay>::from(model.config().shape);
     require_value(e);
-    detail::tensor_binder<packed_model> binder(model, arena{}, false);
+    detail::tensor_binder binder(model, arena{}, false);
     const sambay_weights weights = detail::bind_all(binder, *e, model.config().norm_eps);
     if (binder.failed()) FAIL_CHECK(binder.failure().error().message());
     CHECK(binder.found() == model.tensors().size());

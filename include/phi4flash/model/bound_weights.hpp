@@ -1,0 +1,76 @@
+#pragma once
+/// What a model is made of once its tensors are found. Compiled once, for all shapes and all sources.
+#include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/core/sort_once.hpp>
+#include <phi4flash/model/bind.hpp>
+#include <phi4flash/model/tensor_list.hpp>
+
+#if PHI4FLASH_BODIES
+#include <algorithm>
+#include <cstring>
+#include <vector>
+#endif
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Views into the source, and memory with the vectors that were widened.
+struct bound_weights {
+    sambay_weights weights;
+    memory_block parameters;
+};
+
+/// Of a configuration whose shape breaks no rule. See model::bind.
+[[nodiscard]] PHI4FLASH_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config,
+                                                                const block_source& memory);
+
+#if PHI4FLASH_BODIES
+
+/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
+PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
+                                      std::size_t found) {
+    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
+        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
+                          (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
+        if (!same)
+            return error::format(errc::untied_embedding,
+                                 "tensor lm_head.weight differs from model.embed_tokens.weight: want the same %s numbers, the model ties them",
+                                 name_of(embedding.type));
+        ++found;
+    }
+    if (source.tensors().size() == found) return {};
+    return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
+        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
+        list_tensors(shape, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
+            if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
+        });
+        sort_once(known);
+        for (const tensor_view& t : source.tensors())
+            if (!std::binary_search(known.begin(), known.end(), t.name))
+                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                                     t.name.data(), shape.n_layers);
+        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+    });
+}
+
+PHI4FLASH_COLD_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config, const block_source& memory) {
+    const auto e = extents<any_sambay>::of(config.shape);
+    tensor_binder first(source, arena(), false);
+    const sambay_weights checked = bind_all(first, e, config.norm_eps);
+    if (first.failed()) return first.failure().error();
+    if (const status rest = check_rest(source, config.shape, checked.embedding, first.found()); !rest) return rest.error();
+    auto block = memory_block::allocate(first.bytes(), "model's parameters", page_size::normal, 0, memory);
+    if (!block) return block.error();
+    tensor_binder fill(source, arena(block->bytes().data()), true);
+    const sambay_weights filled = bind_all(fill, e, config.norm_eps);
+    if (fill.failed()) return fill.failure().error();
+    return bound_weights{filled, std::move(*block)};
+}
+
+#endif
+
+}  // namespace detail
+
+PHI4FLASH_END

@@ -5,6 +5,7 @@
 #include <phi4flash/text/byte_level.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>

@@ -1,6 +1,7 @@
 /// Options and files that several subcommands share.
 #include "command.hpp"
 
+#include "input_text.hpp"
 #include "progress.hpp"
 
 #include <CLI/CLI.hpp>
@@ -151,6 +152,8 @@ void tell_unsupported(const p4::generation_config& said) {
 }  // namespace
 
 p4::result<p4::generation_options> generation_options_of(const opened& model, const sampling_flags& flags) {
+    for (const std::string& stop : flags.stop)
+        if (const p4::status ok = check_utf8(stop, "--stop"); !ok) return ok.error();
     tell_unsupported(model.files.generation());
     auto made = p4::options_from(model.files.generation(), model.tokenizer());
     if (!made) return made;

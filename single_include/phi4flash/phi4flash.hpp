@@ -1076,10 +1076,10 @@ public:
     result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
     result(const result& other)
         requires std::is_copy_constructible_v<T>
-        : error_(), ok_(false) {
-        take(other);
+        : none_(), ok_(other.ok_) {
+        construct(other);
     }
-    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : error_(), ok_(false) { take(std::move(other)); }
+    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : none_(), ok_(other.ok_) { construct(std::move(other)); }
     result& operator=(const result& other)
         requires std::is_copy_constructible_v<T>
     {
@@ -1089,10 +1089,11 @@ public:
         if (this == &other) return *this;
         if (ok_) {
             std::destroy_at(std::addressof(value_));
-            std::construct_at(std::addressof(error_));
+            std::construct_at(std::addressof(error_));  // what stays where moving a value throws
             ok_ = false;
         }
-        take(std::move(other));
+        construct(std::move(other));
+        ok_ = other.ok_;
         return *this;
     }
     ~result() {
@@ -1110,40 +1111,53 @@ public:
     [[nodiscard]] const phi4flash::error& error() const { return error_; }
 
 private:
-    /// What `other` has, where an error is now. (That is what stays where moving a value throws.)
+    /// What `other` has, where nothing is, or an error, which needs no destructor.
     template <class Other>
-    void take(Other&& other) {
+    void construct(Other&& other) {
         if (other.ok_) {
             std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
-            ok_ = true;
         } else {
-            error_ = other.error_;
+            std::construct_at(std::addressof(error_), other.error_);
         }
     }
 
     union {
+        char none_;
         T value_;
         phi4flash::error error_;
     };
     bool ok_;
 };
 
-/// A result without a value: success, or an error.
+/// A result without a value: success, or an error, which is written only where there is one.
 template <>
 class [[nodiscard]] result<void> {
 public:
     using value_type = void;
 
-    result() = default;
+    result() : none_(), ok_(true) {}
     result(const phi4flash::error& why) : why_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
+    result(const result& other) : none_(), ok_(other.ok_) {
+        if (!ok_) std::construct_at(std::addressof(why_), other.why_);
+    }
+    result& operator=(const result& other) {
+        if (this == &other) return *this;
+        if (!other.ok_) std::construct_at(std::addressof(why_), other.why_);
+        ok_ = other.ok_;
+        return *this;
+    }
+    ~result() = default;
 
     [[nodiscard]] bool has_value() const { return ok_; }
     explicit operator bool() const { return ok_; }
     [[nodiscard]] const phi4flash::error& error() const { return why_; }
 
 private:
-    phi4flash::error why_;
-    bool ok_ = true;
+    union {
+        char none_;
+        phi4flash::error why_;
+    };
+    bool ok_;
 };
 
 /// Of a call that has no value to give.
@@ -5298,9 +5312,9 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 
 /// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * key_scale[i] * scores[i] - slope * distance[i] - new maximum);
 /// no `key_scale`: 1, no `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must
-/// be multiplied.
+/// be multiplied. (No vectors go in or out, so it is a function of its own, for all types of keys.)
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -11216,7 +11230,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 }
 
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -16768,7 +16782,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 }
 
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -22321,7 +22335,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 }
 
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -27915,7 +27929,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 }
 
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -33468,7 +33482,7 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 }
 
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];
@@ -37874,7 +37888,7 @@ PHI4FLASH_END
 /// `model<any_sambay>` takes them from the checkpoint.
 
 // ---- phi4flash/model/bound_weights.hpp -----------------------------------------------------------------------------------
-/// What a model is made of once its tensors are found. Compiled once, for all shapes and all sources.
+/// What a model is made of once its tensors are found. No template: one function for all shapes and all sources.
 
 // ---- phi4flash/core/sort_once.hpp ----------------------------------------------------------------------------------------
 /// Sorting of what is sorted once, when something is opened or written: names, tensors, keys.
@@ -37897,51 +37911,8 @@ void sort_once(std::vector<T>& values, Less less = {}) {
 PHI4FLASH_END
 
 // ---- phi4flash/model/bind.hpp --------------------------------------------------------------------------------------------
-/// From named tensors to weights: every tensor of a SambaY checkpoint, by the names of the released files, with the shape it
-/// must have. The first pass checks and measures, the second fills; nothing is allocated between them that is not needed.
-
-// ---- phi4flash/model/tensor_source.hpp -----------------------------------------------------------------------------------
-/// Where the tensors of a model are found: by name, whoever has them.
-
-PHI4FLASH_BEGIN
-
-/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. What `tensors` returns is a view, or refers
-/// to what lives as long as the source.
-template <class S>
-concept tensor_source = requires(const S& source, std::string_view name) {
-    { source.find(name) } -> std::convertible_to<const tensor_view*>;
-    { source.tensors() } -> std::convertible_to<std::span<const tensor_view>>;
-    requires std::is_reference_v<decltype(source.tensors())> || std::is_trivially_destructible_v<decltype(source.tensors())>;
-};
-
-namespace detail {
-
-/// Any of them by reference, so that what binds a model is compiled once.
-class tensor_source_ref {
-public:
-    template <class S>
-        requires(!std::same_as<S, tensor_source_ref> && tensor_source<S>)
-    tensor_source_ref(const S& source)  // NOLINT(google-explicit-constructor)
-        : self_(std::addressof(source)), tensors_(source.tensors()), find_([](const void* self, std::string_view name) {
-              return static_cast<const tensor_view*>(static_cast<const S*>(self)->find(name));
-          }) {}
-
-    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_(self_, name); }
-    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_; }
-
-private:
-    const void* self_;
-    std::span<const tensor_view> tensors_;
-    const tensor_view* (*find_)(const void*, std::string_view);
-};
-
-}  // namespace detail
-
-PHI4FLASH_END
-
-// ---- phi4flash/model/weights.hpp -----------------------------------------------------------------------------------------
-/// The weights of a SambaY model: big matrices stay where they are, in their stored type; vectors and the tables that
-/// kernels want in another order are widened to f32 in one block of a few MiB.
+/// From named tensors to weights: every tensor of a SambaY checkpoint, by the names of the released files, with the shape it must have, and
+/// where it goes. Who is asked for them is a "binder": one that checks and fills (tensor_binder.hpp), that lists (tensor_list.hpp), or counts.
 
 // ---- phi4flash/model/layer_plan.hpp --------------------------------------------------------------------------------------
 /// Which mixer each layer has, and which slot of that mixer's array it uses. Computed at compile time for static shapes.
@@ -38230,6 +38201,10 @@ static_assert(layer_plan(4).n_cross() == 0 && layer_plan(4).at(3) == layer_place
 
 PHI4FLASH_END
 
+// ---- phi4flash/model/weights.hpp -----------------------------------------------------------------------------------------
+/// The weights of a SambaY model: big matrices stay where they are, in their stored type; vectors and the tables that
+/// kernels want in another order are widened to f32 in one block of a few MiB.
+
 PHI4FLASH_BEGIN
 
 /// SambaY's attention: differential, no positional encoding.
@@ -38263,8 +38238,344 @@ template <sambay_shape Shape>
 
 PHI4FLASH_END
 
-#include <initializer_list>
 #include <numbers>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+template <class Binder>
+[[nodiscard]] constexpr layer_norm bind_norm(Binder& from, const char* weight, const char* bias, std::size_t width, float eps) {
+    return {from.vector(weight, width), from.vector(bias, width), width, eps};
+}
+
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr layer_frame bind_frame(Binder& from, const extents<any_sambay>& e, float eps) {
+    layer_frame frame;
+    frame.input_norm = bind_norm(from, "input_layernorm.weight", "input_layernorm.bias", e.d_model(), eps);
+    frame.post_norm = bind_norm(from, "post_attention_layernorm.weight", "post_attention_layernorm.bias", e.d_model(), eps);
+    frame.mlp.fc1.weight = from.matrix("mlp.fc1.weight", 2 * e.d_ff(), e.d_model());
+    frame.mlp.fc2.weight = from.matrix("mlp.fc2.weight", e.d_model(), e.d_ff());
+    return frame;
+}
+
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr mamba bind_mamba(Binder& from, const extents<any_sambay>& e) {
+    const std::size_t d_inner = e.d_inner();
+    const std::size_t d_state = e.d_state();
+    const std::size_t d_conv = e.d_conv();
+    mamba m;
+    m.d_conv = d_conv;
+    m.d_state = d_state;
+    m.in_proj.weight = from.matrix("attn.in_proj.weight", 2 * d_inner, e.d_model());
+    m.conv_weight = from.table("attn.conv1d.weight", {d_inner, 1, d_conv}, d_conv * d_inner, [&](float* out, auto source) {
+        for (std::size_t c = 0; c < d_inner; ++c) {
+            for (std::size_t j = 0; j < d_conv; ++j) out[j * d_inner + c] = source(c * d_conv + j);
+        }
+    });
+    m.conv_bias = from.vector("attn.conv1d.bias", d_inner);
+    m.x_proj.weight = from.matrix("attn.x_proj.weight", e.dt_rank() + 2 * d_state, d_inner);
+    m.dt_proj.weight = from.matrix("attn.dt_proj.weight", d_inner, e.dt_rank());
+    m.dt_proj.bias = from.vector("attn.dt_proj.bias", d_inner);
+    m.a_log2e = from.table("attn.A_log", {d_inner, d_state}, blocked_size(d_inner, d_state), [&](float* out, auto source) {
+        for (std::size_t c = 0; c < d_inner; ++c) {
+            for (std::size_t n = 0; n < d_state; ++n) {
+                const double a = -std::exp(static_cast<double>(source(c * d_state + n)));
+                out[blocked_index(c, n, d_state)] = static_cast<float>(a * std::numbers::log2e);
+            }
+        }
+    });
+    m.d = from.vector("attn.D", d_inner);
+    m.out_proj.weight = from.matrix("attn.out_proj.weight", e.d_model(), d_inner);
+    return m;
+}
+
+/// `layer` is counted over the whole model: lambda0 depends on it.
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_attention bind_attention(Binder& from, const extents<any_sambay>& e, std::size_t layer, bool has_keys) {
+    sambay_attention a;
+    a.layout = head_layout_of(e);
+    const std::size_t outputs = e.d_model() + (has_keys ? 2 * e.d_kv() : 0);
+    a.qkv.weight = from.matrix("attn.Wqkv.weight", outputs, e.d_model());
+    a.qkv.bias = from.vector("attn.Wqkv.bias", outputs);
+    a.out_proj.weight = from.matrix("attn.out_proj.weight", e.d_model(), e.d_model());
+    a.out_proj.bias = from.vector("attn.out_proj.bias", e.d_model());
+    const double first = from.dot("attn.inner_cross_attn.lambda_q1", "attn.inner_cross_attn.lambda_k1", e.d_head());
+    const double second = from.dot("attn.inner_cross_attn.lambda_q2", "attn.inner_cross_attn.lambda_k2", e.d_head());
+    double initial = 0.0;
+    if (!std::is_constant_evaluated()) {  // else it is weights_meter, who asks for no numbers: std::exp is no constant yet
+        initial = differential_heads::initial_lambda(layer);
+        a.heads.lambda = static_cast<float>(std::exp(first) - std::exp(second) + initial);
+    }
+    a.heads.norm_weight = from.vector("attn.inner_cross_attn.subln.weight", 2 * e.d_head(),
+                                      [&](float x) { return static_cast<float>(static_cast<double>(x) * (1.0 - initial)); });
+    a.heads.eps = 1e-5f;
+    return a;
+}
+
+template <class Binder>
+[[nodiscard]] PHI4FLASH_COLD constexpr sambay_weights bind_all(Binder& from, const extents<any_sambay>& e, float eps) {
+    const layer_plan plan(e.n_layers());
+    sambay_weights w;
+    from.leave_layers();
+    w.embedding = from.matrix("embed_tokens.weight", e.vocab(), e.d_model());
+    w.final_norm = bind_norm(from, "final_layernorm.weight", "final_layernorm.bias", e.d_model(), eps);
+    w.layers = from.template objects<layer_frame>(plan.n_layers());
+    w.mambas = from.template objects<mamba>(plan.n_mamba());
+    w.windows = from.template objects<sambay_attention>(plan.n_window());
+    w.gated_memories = from.template objects<gated_memory>(plan.n_gated_memory());
+    w.crosses = from.template objects<sambay_attention>(plan.n_cross());
+    const auto put = [](auto list, std::size_t i, const auto& value) {
+        if (!list.empty()) list[i] = value;  // empty while only checking
+    };
+    for (std::size_t layer = 0; layer < plan.n_layers() && !from.failed(); ++layer) {
+        from.enter_layer(layer);
+        put(w.layers, layer, bind_frame(from, e, eps));
+        const layer_place place = plan.at(layer);
+        switch (place.kind) {
+            case mixer_kind::mamba:
+            case mixer_kind::memory_mamba: put(w.mambas, place.slot, bind_mamba(from, e)); break;
+            case mixer_kind::window_attention: put(w.windows, place.slot, bind_attention(from, e, layer, true)); break;
+            case mixer_kind::full_attention: w.full = bind_attention(from, e, layer, true); break;
+            case mixer_kind::cross_attention: put(w.crosses, place.slot, bind_attention(from, e, layer, false)); break;
+            case mixer_kind::gated_memory:
+                put(w.gated_memories, place.slot,
+                    gated_memory{{from.matrix("attn.in_proj.weight", e.d_inner(), e.d_model())},
+                                 {from.matrix("attn.out_proj.weight", e.d_model(), e.d_inner())}});
+                break;
+        }
+    }
+    return w;
+}
+
+}  // namespace detail
+
+PHI4FLASH_END
+
+// ---- phi4flash/model/tensor_list.hpp -------------------------------------------------------------------------------------
+/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
+/// is the binder's own, so the two cannot disagree.
+
+// ---- phi4flash/model/weight_types.hpp ------------------------------------------------------------------------------------
+/// Which type each tensor of a model has when it is stored in fewer bits: the rule by which files are converted, and memory is planned.
+
+PHI4FLASH_BEGIN
+
+/// What a tensor is for.
+enum class tensor_role : std::uint8_t {
+    matrix,     ///< multiplied with activations: any type, packed ones too
+    parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
+};
+
+/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted. @since 0.2
+struct weight_types {
+    dtype matrices = dtype::q4_dense;
+    dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step
+    /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
+    dtype selection = dtype::q8;
+    dtype parameters = dtype::bf16;     ///< everything else, as the released model has it
+    dtype exact_parameters = dtype::f32;  ///< but for A_log and the lambdas of differential attention
+
+    [[nodiscard]] static constexpr weight_types all(dtype type) { return {.matrices = type, .embedding = type, .selection = type}; }
+
+    /// The type of a matrix [rows, cols] with that name, or the end of it.
+    [[nodiscard]] constexpr dtype of_matrix(std::string_view name, std::size_t rows, std::size_t cols) const {
+        const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
+        // Where everything else is plain, so are they.
+        const dtype want = name.ends_with("embed_tokens.weight") ? embedding : selects && is_packed(matrices) ? selection : matrices;
+        return is_packed(want) && !is_packable(rows, cols) ? dtype::bf16 : want;
+    }
+};
+
+PHI4FLASH_END
+
+#include <initializer_list>
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// A non-owning reference to something callable with the name, the extents and the role of a tensor.
+class tensor_visitor_ref {
+public:
+    template <class Visit>
+        requires(!std::same_as<std::remove_cvref_t<Visit>, tensor_visitor_ref>)
+    tensor_visitor_ref(Visit&& visit)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
+        : self_(const_cast<void*>(static_cast<const void*>(std::addressof(visit)))),
+          call_([](void* self, std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
+              (*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
+          }) {}
+
+    void operator()(std::string_view name, std::span<const std::size_t> shape, tensor_role role) const { call_(self_, name, shape, role); }
+
+private:
+    void* self_;
+    void (*call_)(void*, std::string_view, std::span<const std::size_t>, tensor_role);
+};
+
+/// Calls `visit` for every tensor of a model of that shape, which breaks no rule.
+PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
+
+/// Stands where bind_all expects a binder, and adds up, at compile time too: bytes of the tensors as they are stored, and of what a bound
+/// model owns.
+class weights_meter {
+public:
+    constexpr explicit weights_meter(const weight_types& types) : types_(types) {}
+
+    [[nodiscard]] constexpr std::uint64_t weights() const { return weights_; }
+    [[nodiscard]] constexpr std::size_t parameters() const { return owned_.bytes(); }
+
+    [[nodiscard]] constexpr bool failed() const { return false; }
+    constexpr void enter_layer(std::size_t) {}
+    constexpr void leave_layers() {}
+    constexpr matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
+        weights_ += matrix_bytes(types_.of_matrix(name, rows, cols), rows, cols);
+        return {};
+    }
+    template <class... Change>
+    constexpr const float* vector(const char*, std::size_t n, Change&&...) {
+        add(n, types_.parameters);
+        return owned_.take<float>(n);
+    }
+    template <class Fill>
+    constexpr const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&&) {
+        std::size_t stored = 1;
+        for (const std::size_t extent : shape) stored *= extent;
+        add(stored, std::string_view(name).ends_with("A_log") ? types_.exact_parameters : types_.parameters);
+        return owned_.take<float>(n);
+    }
+    constexpr double dot(const char*, const char*, std::size_t n) { return add(2 * n, types_.exact_parameters), 0.0; }
+    template <class T>
+    constexpr std::span<T> objects(std::size_t n) {
+        return (void)owned_.take<T>(n), std::span<T>();
+    }
+
+private:
+    constexpr void add(std::size_t numbers, dtype type) { weights_ += std::uint64_t{numbers} * size_of(type); }
+
+    weight_types types_;
+    std::uint64_t weights_ = 0;
+    arena owned_;
+};
+
+}  // namespace detail
+
+/// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
+/// extents that are valid during the call, and a tensor_role.
+template <sambay_shape Shape, class Visit>
+void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
+    const auto tell = [&visit](std::string_view name, std::span<const std::size_t> shape, tensor_role role) { (void)visit(name, shape, role); };
+    detail::list_tensors(e.shape(), tell);
+}
+
+/// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
+/// store them as. 0 for a shape that check_shape refuses. @since 0.2
+[[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
+
+#if PHI4FLASH_BODIES
+namespace detail {
+/// Stands where bind_all expects a binder, and tells what it is asked for.
+class tensor_lister {
+public:
+    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
+
+    [[nodiscard]] bool failed() const { return false; }
+    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
+
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
+    template <class... Change>
+    const float* vector(const char* name, std::size_t n, Change&&...) {
+        return tell(name, {n}), nullptr;
+    }
+    template <class Fill>
+    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
+        return tell(name, shape), nullptr;
+    }
+    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
+    template <class T>
+    std::span<T> objects(std::size_t) {
+        return {};
+    }
+
+private:
+    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
+        char full[160];
+        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
+    }
+
+    tensor_visitor_ref visit_;
+    char prefix_[48] = "model.";
+};
+
+PHI4FLASH_COLD_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit) {
+    tensor_lister lister(visit);
+    (void)bind_all(lister, extents<any_sambay>::of(shape), 1e-5f);
+}
+}  // namespace detail
+
+PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
+    if (!check_shape(shape)) return 0;
+    std::uint64_t sum = 0;
+    detail::list_tensors(shape, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
+        std::uint64_t n = 1;
+        for (const std::size_t size : extent) n *= size;
+        sum += n;
+    });
+    return sum;
+}
+#endif
+
+PHI4FLASH_END
+
+// ---- phi4flash/model/tensor_source.hpp -----------------------------------------------------------------------------------
+/// Where the tensors of a model are found: by name, whoever has them.
+
+PHI4FLASH_BEGIN
+
+/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. `tensors` returns a reference to a container
+/// that lives as long as the source, or a view (a borrowed range, as std::span is one), not a container of its own.
+template <class S>
+concept tensor_source = requires(const S& source, std::string_view name) {
+    { source.find(name) } -> std::convertible_to<const tensor_view*>;
+    { source.tensors() } -> std::convertible_to<std::span<const tensor_view>>;
+    requires std::is_lvalue_reference_v<decltype(source.tensors())> ||
+                 std::ranges::enable_borrowed_range<std::remove_cvref_t<decltype(source.tensors())>>;
+};
+
+namespace detail {
+
+/// Any of them by reference, so that what binds a model needs no copy for each.
+class tensor_source_ref {
+public:
+    template <class S>
+        requires(!std::same_as<S, tensor_source_ref> && tensor_source<S>)
+    tensor_source_ref(const S& source)  // NOLINT(google-explicit-constructor)
+        : self_(std::addressof(source)), find_([](const void* self, std::string_view name) {
+              return static_cast<const tensor_view*>(static_cast<const S*>(self)->find(name));
+          }),
+          tensors_([](const void* self) { return std::span<const tensor_view>(static_cast<const S*>(self)->tensors()); }) {}
+
+    [[nodiscard]] const tensor_view* find(std::string_view name) const { return find_(self_, name); }
+    [[nodiscard]] std::span<const tensor_view> tensors() const { return tensors_(self_); }
+
+private:
+    const void* self_;
+    const tensor_view* (*find_)(const void*, std::string_view);
+    std::span<const tensor_view> (*tensors_)(const void*);
+};
+
+}  // namespace detail
+
+PHI4FLASH_END
+
+#if PHI4FLASH_BODIES
+#ifndef PHI4FLASH_ONCE_MODEL_TENSOR_BINDER_HPP
+#define PHI4FLASH_ONCE_MODEL_TENSOR_BINDER_HPP
+
+// ---- phi4flash/model/tensor_binder.hpp -----------------------------------------------------------------------------------
+/// The binder that makes weights: what it finds is checked and measured in a first pass, and filled in a second; nothing is allocated between
+/// them that is not needed.
+
 PHI4FLASH_BEGIN
 
 namespace detail {
@@ -38433,291 +38744,11 @@ private:
     char prefix_[48] = "model.";
 };
 
-template <class Binder>
-[[nodiscard]] constexpr layer_norm bind_norm(Binder& from, const char* weight, const char* bias, std::size_t width, float eps) {
-    return {from.vector(weight, width), from.vector(bias, width), width, eps};
-}
-
-template <class Binder>
-[[nodiscard]] PHI4FLASH_COLD constexpr layer_frame bind_frame(Binder& from, const extents<any_sambay>& e, float eps) {
-    layer_frame frame;
-    frame.input_norm = bind_norm(from, "input_layernorm.weight", "input_layernorm.bias", e.d_model(), eps);
-    frame.post_norm = bind_norm(from, "post_attention_layernorm.weight", "post_attention_layernorm.bias", e.d_model(), eps);
-    frame.mlp.fc1.weight = from.matrix("mlp.fc1.weight", 2 * e.d_ff(), e.d_model());
-    frame.mlp.fc2.weight = from.matrix("mlp.fc2.weight", e.d_model(), e.d_ff());
-    return frame;
-}
-
-template <class Binder>
-[[nodiscard]] PHI4FLASH_COLD constexpr mamba bind_mamba(Binder& from, const extents<any_sambay>& e) {
-    const std::size_t d_inner = e.d_inner();
-    const std::size_t d_state = e.d_state();
-    const std::size_t d_conv = e.d_conv();
-    mamba m;
-    m.d_conv = d_conv;
-    m.d_state = d_state;
-    m.in_proj.weight = from.matrix("attn.in_proj.weight", 2 * d_inner, e.d_model());
-    m.conv_weight = from.table("attn.conv1d.weight", {d_inner, 1, d_conv}, d_conv * d_inner, [&](float* out, auto source) {
-        for (std::size_t c = 0; c < d_inner; ++c) {
-            for (std::size_t j = 0; j < d_conv; ++j) out[j * d_inner + c] = source(c * d_conv + j);
-        }
-    });
-    m.conv_bias = from.vector("attn.conv1d.bias", d_inner);
-    m.x_proj.weight = from.matrix("attn.x_proj.weight", e.dt_rank() + 2 * d_state, d_inner);
-    m.dt_proj.weight = from.matrix("attn.dt_proj.weight", d_inner, e.dt_rank());
-    m.dt_proj.bias = from.vector("attn.dt_proj.bias", d_inner);
-    m.a_log2e = from.table("attn.A_log", {d_inner, d_state}, blocked_size(d_inner, d_state), [&](float* out, auto source) {
-        for (std::size_t c = 0; c < d_inner; ++c) {
-            for (std::size_t n = 0; n < d_state; ++n) {
-                const double a = -std::exp(static_cast<double>(source(c * d_state + n)));
-                out[blocked_index(c, n, d_state)] = static_cast<float>(a * std::numbers::log2e);
-            }
-        }
-    });
-    m.d = from.vector("attn.D", d_inner);
-    m.out_proj.weight = from.matrix("attn.out_proj.weight", e.d_model(), d_inner);
-    return m;
-}
-
-/// `layer` is counted over the whole model: lambda0 depends on it.
-template <class Binder>
-[[nodiscard]] PHI4FLASH_COLD constexpr sambay_attention bind_attention(Binder& from, const extents<any_sambay>& e, std::size_t layer, bool has_keys) {
-    sambay_attention a;
-    a.layout = head_layout_of(e);
-    const std::size_t outputs = e.d_model() + (has_keys ? 2 * e.d_kv() : 0);
-    a.qkv.weight = from.matrix("attn.Wqkv.weight", outputs, e.d_model());
-    a.qkv.bias = from.vector("attn.Wqkv.bias", outputs);
-    a.out_proj.weight = from.matrix("attn.out_proj.weight", e.d_model(), e.d_model());
-    a.out_proj.bias = from.vector("attn.out_proj.bias", e.d_model());
-    const double first = from.dot("attn.inner_cross_attn.lambda_q1", "attn.inner_cross_attn.lambda_k1", e.d_head());
-    const double second = from.dot("attn.inner_cross_attn.lambda_q2", "attn.inner_cross_attn.lambda_k2", e.d_head());
-    double initial = 0.0;
-    if (!std::is_constant_evaluated()) {  // else it is weights_meter, who asks for no numbers: std::exp is no constant yet
-        initial = differential_heads::initial_lambda(layer);
-        a.heads.lambda = static_cast<float>(std::exp(first) - std::exp(second) + initial);
-    }
-    a.heads.norm_weight = from.vector("attn.inner_cross_attn.subln.weight", 2 * e.d_head(),
-                                      [&](float x) { return static_cast<float>(static_cast<double>(x) * (1.0 - initial)); });
-    a.heads.eps = 1e-5f;
-    return a;
-}
-
-template <class Binder>
-[[nodiscard]] PHI4FLASH_COLD constexpr sambay_weights bind_all(Binder& from, const extents<any_sambay>& e, float eps) {
-    const layer_plan plan(e.n_layers());
-    sambay_weights w;
-    from.leave_layers();
-    w.embedding = from.matrix("embed_tokens.weight", e.vocab(), e.d_model());
-    w.final_norm = bind_norm(from, "final_layernorm.weight", "final_layernorm.bias", e.d_model(), eps);
-    w.layers = from.template objects<layer_frame>(plan.n_layers());
-    w.mambas = from.template objects<mamba>(plan.n_mamba());
-    w.windows = from.template objects<sambay_attention>(plan.n_window());
-    w.gated_memories = from.template objects<gated_memory>(plan.n_gated_memory());
-    w.crosses = from.template objects<sambay_attention>(plan.n_cross());
-    const auto put = [](auto list, std::size_t i, const auto& value) {
-        if (!list.empty()) list[i] = value;  // empty while only checking
-    };
-    for (std::size_t layer = 0; layer < plan.n_layers() && !from.failed(); ++layer) {
-        from.enter_layer(layer);
-        put(w.layers, layer, bind_frame(from, e, eps));
-        const layer_place place = plan.at(layer);
-        switch (place.kind) {
-            case mixer_kind::mamba:
-            case mixer_kind::memory_mamba: put(w.mambas, place.slot, bind_mamba(from, e)); break;
-            case mixer_kind::window_attention: put(w.windows, place.slot, bind_attention(from, e, layer, true)); break;
-            case mixer_kind::full_attention: w.full = bind_attention(from, e, layer, true); break;
-            case mixer_kind::cross_attention: put(w.crosses, place.slot, bind_attention(from, e, layer, false)); break;
-            case mixer_kind::gated_memory:
-                put(w.gated_memories, place.slot,
-                    gated_memory{{from.matrix("attn.in_proj.weight", e.d_inner(), e.d_model())},
-                                 {from.matrix("attn.out_proj.weight", e.d_model(), e.d_inner())}});
-                break;
-        }
-    }
-    return w;
-}
-
 }  // namespace detail
 
 PHI4FLASH_END
-
-// ---- phi4flash/model/tensor_list.hpp -------------------------------------------------------------------------------------
-/// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
-/// is the binder's own, so the two cannot disagree.
-
-// ---- phi4flash/model/weight_types.hpp ------------------------------------------------------------------------------------
-/// Which type each tensor of a model has when it is stored in fewer bits: the rule by which files are converted, and memory is planned.
-
-PHI4FLASH_BEGIN
-
-/// What a tensor is for.
-enum class tensor_role : std::uint8_t {
-    matrix,     ///< multiplied with activations: any type, packed ones too
-    parameter,  ///< widened to f32 when a model is bound: F32, F16 or BF16
-};
-
-/// Which type a matrix gets. One whose extents are no multiples of 8 rows and 32 columns stays bf16 where a packed type is wanted. @since 0.2
-struct weight_types {
-    dtype matrices = dtype::q4_dense;
-    dtype embedding = dtype::q4_dense;  ///< the output layer too: 13 % of the released model's weights, and the last matrix of every step
-    /// x_proj and dt_proj of Mamba: under a hundredth of the weights, and what they give goes through an exponential.
-    dtype selection = dtype::q8;
-    dtype parameters = dtype::bf16;     ///< everything else, as the released model has it
-    dtype exact_parameters = dtype::f32;  ///< but for A_log and the lambdas of differential attention
-
-    [[nodiscard]] static constexpr weight_types all(dtype type) { return {.matrices = type, .embedding = type, .selection = type}; }
-
-    /// The type of a matrix [rows, cols] with that name, or the end of it.
-    [[nodiscard]] constexpr dtype of_matrix(std::string_view name, std::size_t rows, std::size_t cols) const {
-        const bool selects = name.ends_with(".x_proj.weight") || name.ends_with(".dt_proj.weight");
-        // Where everything else is plain, so are they.
-        const dtype want = name.ends_with("embed_tokens.weight") ? embedding : selects && is_packed(matrices) ? selection : matrices;
-        return is_packed(want) && !is_packable(rows, cols) ? dtype::bf16 : want;
-    }
-};
-
-PHI4FLASH_END
-
-PHI4FLASH_BEGIN
-
-namespace detail {
-
-/// A non-owning reference to something callable with the name, the extents and the role of a tensor.
-class tensor_visitor_ref {
-public:
-    template <class Visit>
-        requires(!std::same_as<std::remove_cvref_t<Visit>, tensor_visitor_ref>)
-    tensor_visitor_ref(Visit&& visit)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
-        : self_(const_cast<void*>(static_cast<const void*>(std::addressof(visit)))),
-          call_([](void* self, std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
-              (void)(*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
-          }) {}
-
-    void operator()(std::string_view name, std::span<const std::size_t> shape, tensor_role role) const { call_(self_, name, shape, role); }
-
-private:
-    void* self_;
-    void (*call_)(void*, std::string_view, std::span<const std::size_t>, tensor_role);
-};
-
-/// Stands where bind_all expects a binder, and tells what it is asked for.
-class tensor_lister {
-public:
-    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
-
-    [[nodiscard]] bool failed() const { return false; }
-    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
-    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
-
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
-    template <class... Change>
-    const float* vector(const char* name, std::size_t n, Change&&...) {
-        return tell(name, {n}), nullptr;
-    }
-    template <class Fill>
-    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
-        return tell(name, shape), nullptr;
-    }
-    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
-    template <class T>
-    std::span<T> objects(std::size_t) {
-        return {};
-    }
-
-private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
-        char full[160];
-        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
-    }
-
-    tensor_visitor_ref visit_;
-    char prefix_[48] = "model.";
-};
-
-/// Stands where bind_all expects a binder, and adds up, at compile time too: bytes of the tensors as they are stored, and of what a bound
-/// model owns.
-class weights_meter {
-public:
-    constexpr explicit weights_meter(const weight_types& types) : types_(types) {}
-
-    [[nodiscard]] constexpr std::uint64_t weights() const { return weights_; }
-    [[nodiscard]] constexpr std::size_t parameters() const { return owned_.bytes(); }
-
-    [[nodiscard]] constexpr bool failed() const { return false; }
-    constexpr void enter_layer(std::size_t) {}
-    constexpr void leave_layers() {}
-    constexpr matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        weights_ += matrix_bytes(types_.of_matrix(name, rows, cols), rows, cols);
-        return {};
-    }
-    template <class... Change>
-    constexpr const float* vector(const char*, std::size_t n, Change&&...) {
-        add(n, types_.parameters);
-        return owned_.take<float>(n);
-    }
-    template <class Fill>
-    constexpr const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t n, Fill&&) {
-        std::size_t stored = 1;
-        for (const std::size_t extent : shape) stored *= extent;
-        add(stored, std::string_view(name).ends_with("A_log") ? types_.exact_parameters : types_.parameters);
-        return owned_.take<float>(n);
-    }
-    constexpr double dot(const char*, const char*, std::size_t n) { return add(2 * n, types_.exact_parameters), 0.0; }
-    template <class T>
-    constexpr std::span<T> objects(std::size_t n) {
-        return (void)owned_.take<T>(n), std::span<T>();
-    }
-
-private:
-    constexpr void add(std::size_t numbers, dtype type) { weights_ += std::uint64_t{numbers} * size_of(type); }
-
-    weight_types types_;
-    std::uint64_t weights_ = 0;
-    arena owned_;
-};
-
-}  // namespace detail
-
-namespace detail {
-/// As for_each_tensor, of a shape that breaks no rule.
-PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
-}  // namespace detail
-
-/// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
-/// extents that are valid during the call, and a tensor_role.
-template <sambay_shape Shape, class Visit>
-void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
-    detail::list_tensors(e.shape(), visit);
-}
-
-/// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
-/// store them as. 0 for a shape that check_shape refuses. @since 0.2
-[[nodiscard]] PHI4FLASH_BODY std::uint64_t parameter_count(const sambay_shape& shape);
-
-#if PHI4FLASH_BODIES
-namespace detail {
-PHI4FLASH_COLD_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit) {
-    tensor_lister lister(visit);
-    (void)bind_all(lister, extents<any_sambay>::of(shape), 1e-5f);
-}
-}  // namespace detail
-
-PHI4FLASH_COLD_BODY std::uint64_t parameter_count(const sambay_shape& shape) {
-    if (!check_shape(shape)) return 0;
-    std::uint64_t sum = 0;
-    detail::list_tensors(shape, [&](std::string_view, std::span<const std::size_t> extent, tensor_role) {
-        std::uint64_t n = 1;
-        for (const std::size_t size : extent) n *= size;
-        sum += n;
-    });
-    return sum;
-}
 #endif
 
-PHI4FLASH_END
-
-#if PHI4FLASH_BODIES
 #endif
 
 PHI4FLASH_BEGIN
@@ -38734,9 +38765,12 @@ struct bound_weights {
 [[nodiscard]] PHI4FLASH_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config,
                                                                 const block_source& memory);
 
+/// Tensors beside the `found` ones: only an lm_head that equals the embedding, since the model ties them.
+[[nodiscard]] PHI4FLASH_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
+                                               std::size_t found);
+
 #if PHI4FLASH_BODIES
 
-/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
     if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
@@ -44962,7 +44996,8 @@ PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, s
         if (stop.empty())
             return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
         if (const std::size_t good = valid_utf8_prefix(stop); good != stop.size())  // it would cut texts inside a character
-            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have another byte at %zu", i, good);
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have the byte 0x%02X at offset %zu", i,
+                                 static_cast<unsigned>(static_cast<unsigned char>(stop[good])), good);
     }
     // Without a drafter it is nobody's number.
     if (options.drafts.from && options.drafts.most > max_drafts)
@@ -50818,7 +50853,7 @@ PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
     if (why.starts_with("number overflow"))
-        return error::format(errc::json_syntax, "byte %zu: want a number below 1.8e308: %s", at, printable(why).c_str());
+        return error::format(errc::json_syntax, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }
@@ -52371,7 +52406,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
         return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
-    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
+    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 1: want '{'");
     return header;
 }
 
@@ -53995,6 +54030,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_ISA_VECTOR_LETTERS
 #undef PHI4FLASH_JOIN
 #undef PHI4FLASH_JOIN_
+#undef PHI4FLASH_ONCE_MODEL_TENSOR_BINDER_HPP
 #undef PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
 #undef PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP
 #undef PHI4FLASH_ONLY_PROMISED

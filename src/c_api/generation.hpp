@@ -4,6 +4,8 @@
 #include "text.hpp"
 #include "workspace.hpp"
 
+#include <phi4flash/text/utf8.hpp>
+
 #include <chrono>
 
 PHI4FLASH_BEGIN
@@ -75,7 +77,8 @@ private:
         std::snprintf(name, sizeof name, "options.stop_strings[%zu]", i);
         if (outcome ok = read_text(o.stop_strings[i].data, o.stop_strings[i].length, text, name); !ok) return ok;
         if (const std::size_t good = valid_utf8_prefix(text); good != text.size())
-            return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want UTF-8, have another byte at %zu", name, good);
+            return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want UTF-8, have the byte 0x%02X at offset %zu", name,
+                                   static_cast<unsigned>(static_cast<unsigned char>(text[good])), good);
         if (!text.empty()) to.stop_strings.emplace_back(text);  // phi4flash.h: empty ones are none
     }
     return {};

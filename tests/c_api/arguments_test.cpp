@@ -333,22 +333,26 @@ TEST_CASE("workspaces and generation") {
         C_API_FAILS(code, phi4flash_generation_create(e.workspace, with_words ? e.words : nullptr, &o, &none, error));
         CHECK(none == nullptr);
     };
+    const auto refused_with = [&](std::string_view words, auto&& change) {
+        auto o = greedy();
+        change(o);
+        phi4flash_generation* none = nullptr;
+        phi4flash_error why;
+        CHECK(phi4flash_generation_create(e.workspace, e.words, &o, &none, &why) == PHI4FLASH_INVALID_ARGUMENT);
+        CHECK_MESSAGE(std::string_view(why.message).starts_with(words), why.message);
+        CHECK(none == nullptr);
+    };
+    refused_with("options.top_p: want more than 0", [](auto& o) { o.top_p = -1.0f; });
+    refused_with("options.stop_strings[0]: want UTF-8, have the byte 0xC3", [](auto& o) {
+        static const phi4flash_string half{"\xC3", 1};
+        o.stop_strings = &half;
+        o.n_stop_strings = 1;
+    });
     refused([](auto& o) { o.temperature = -1; });
     refused([](auto& o) { o.temperature = 1e30f; });
     refused([](auto& o) { o.top_p = 1.5f; });
     refused([](auto& o) { o.min_p = -0.5f; });
     refused([](auto& o) { o.repetition_penalty = -1; });
-    phi4flash_error top_p_error;
-    auto too_much = greedy();
-    too_much.top_p = -1.0f;
-    phi4flash_generation* nothing = nullptr;
-    CHECK(phi4flash_generation_create(e.workspace, e.words, &too_much, &nothing, &top_p_error) == PHI4FLASH_INVALID_ARGUMENT);
-    CHECK(std::string_view(top_p_error.message).starts_with("options.top_p: want more than 0"));
-    refused([](auto& o) {
-        static const phi4flash_string half{"\xC3", 1};
-        o.stop_strings = &half;
-        o.n_stop_strings = 1;
-    });
     refused([](auto& o) { o.no_own_stops = 2; });
     refused([](auto& o) { o.keep_special = 2; });
     refused([](auto& o) { o.prompt_only = 2; });

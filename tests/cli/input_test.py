@@ -87,7 +87,9 @@ class Prompt(unittest.TestCase):
         self.refused("prompt.txt, line 2: want UTF-8, have the byte 0xE9", "--prompt-file", self.file(b"a\ncaf\xe9\n"))
         self.refused("UTF-16", "--prompt-file", self.file("1+1\n".encode("utf-16")))
         self.refused("standard input, line 1: want UTF-8", stdin=b"\xff")
-        self.refused("--prompt, line 1: want UTF-8, have the byte 0xE9", "--prompt", b"caf\xe9".decode("utf-8", "surrogateescape"))
+        not_utf8 = b"caf\xe9".decode("utf-8", "surrogateescape")
+        self.refused("--prompt, line 1: want UTF-8, have the byte 0xE9", "--prompt", not_utf8)
+        self.refused("--stop, line 1: want UTF-8, have the byte 0xE9", "--prompt", "x", "--stop", not_utf8)
         if os.path.exists("/dev/zero"):
             self.refused("want at most 256 MiB", "--prompt-file", "/dev/zero")
 

@@ -275,7 +275,7 @@ TEST_CASE("generate/options: the files, else the model card; stop ids, else the 
     said.top_k = 40;
     said.repetition_penalty = 1.5f;
     said.max_new_tokens = 12;
-    said.stop_strings = {"STOP", ""};  // an empty one of the files is none
+    said.stop_strings = {"STOP", "", "a\xC3"};  // of the files, empty ones and those that are not UTF-8 are none
     p4::generation_options options = *p4::options_from(said, &text);
     CHECK(options.stop_ids == ids_type{7, 9, end_mark});  // an answer is one message, whatever the files call an end
     CHECK(p4::options_from(said)->stop_ids == ids_type{7, 9});

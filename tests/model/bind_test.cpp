@@ -3,8 +3,11 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <map>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace p4 = phi4flash;
@@ -110,6 +113,21 @@ bool says(const p4::error& e, const char* words) {
     if (!found) MESSAGE(std::string(e.message()) << " does not say: " << std::string(words));
     return found;
 }
+
+/// What `tensors` may return.
+template <class Tensors>
+struct source_of {
+    const p4::tensor_view* find(std::string_view) const;
+    Tensors tensors() const;
+};
+static_assert(p4::tensor_source<source_of<std::span<const p4::tensor_view>>>);
+static_assert(p4::tensor_source<source_of<const std::vector<p4::tensor_view>&>>);
+static_assert(!p4::tensor_source<source_of<std::vector<p4::tensor_view>>>);
+static_assert(!p4::tensor_source<source_of<std::array<p4::tensor_view, 2>>>);
+static_assert(!p4::tensor_source<source_of<int>>);
+
+std::size_t told = 0;
+void tell(std::string_view, std::span<const std::size_t>, p4::tensor_role) { ++told; }
 
 }  // namespace
 
@@ -284,4 +302,13 @@ TEST_CASE("parameters are counted by the shape: the released model's, a small on
     for (const p4::tensor_view& tensor : t.views) numbers += tensor.count();
     CHECK(p4::parameter_count(tiny) == numbers);
     CHECK(p4::parameter_count(p4::any_sambay) == 0);
+}
+
+TEST_CASE("tensors are told to plain functions too") {
+    told = 0;
+    p4::for_each_tensor(*p4::extents<p4::any_sambay>::from(tiny), tell);
+    std::size_t listed = 0;
+    p4::for_each_tensor(p4::extents<tiny>(), [&](std::string_view, std::span<const std::size_t>, p4::tensor_role) { ++listed; });
+    CHECK(told > 50);
+    CHECK(told == listed);
 }

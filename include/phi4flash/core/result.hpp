@@ -23,10 +23,10 @@ public:
     result(const phi4flash::error& why) : error_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
     result(const result& other)
         requires std::is_copy_constructible_v<T>
-        : error_(), ok_(false) {
-        take(other);
+        : none_(), ok_(other.ok_) {
+        construct(other);
     }
-    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : error_(), ok_(false) { take(std::move(other)); }
+    result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>) : none_(), ok_(other.ok_) { construct(std::move(other)); }
     result& operator=(const result& other)
         requires std::is_copy_constructible_v<T>
     {
@@ -36,10 +36,11 @@ public:
         if (this == &other) return *this;
         if (ok_) {
             std::destroy_at(std::addressof(value_));
-            std::construct_at(std::addressof(error_));
+            std::construct_at(std::addressof(error_));  // what stays where moving a value throws
             ok_ = false;
         }
-        take(std::move(other));
+        construct(std::move(other));
+        ok_ = other.ok_;
         return *this;
     }
     ~result() {
@@ -57,40 +58,53 @@ public:
     [[nodiscard]] const phi4flash::error& error() const { return error_; }
 
 private:
-    /// What `other` has, where an error is now. (That is what stays where moving a value throws.)
+    /// What `other` has, where nothing is, or an error, which needs no destructor.
     template <class Other>
-    void take(Other&& other) {
+    void construct(Other&& other) {
         if (other.ok_) {
             std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
-            ok_ = true;
         } else {
-            error_ = other.error_;
+            std::construct_at(std::addressof(error_), other.error_);
         }
     }
 
     union {
+        char none_;
         T value_;
         phi4flash::error error_;
     };
     bool ok_;
 };
 
-/// A result without a value: success, or an error.
+/// A result without a value: success, or an error, which is written only where there is one.
 template <>
 class [[nodiscard]] result<void> {
 public:
     using value_type = void;
 
-    result() = default;
+    result() : none_(), ok_(true) {}
     result(const phi4flash::error& why) : why_(why), ok_(false) {}  // NOLINT(google-explicit-constructor)
+    result(const result& other) : none_(), ok_(other.ok_) {
+        if (!ok_) std::construct_at(std::addressof(why_), other.why_);
+    }
+    result& operator=(const result& other) {
+        if (this == &other) return *this;
+        if (!other.ok_) std::construct_at(std::addressof(why_), other.why_);
+        ok_ = other.ok_;
+        return *this;
+    }
+    ~result() = default;
 
     [[nodiscard]] bool has_value() const { return ok_; }
     explicit operator bool() const { return ok_; }
     [[nodiscard]] const phi4flash::error& error() const { return why_; }
 
 private:
-    phi4flash::error why_;
-    bool ok_ = true;
+    union {
+        char none_;
+        phi4flash::error why_;
+    };
+    bool ok_;
 };
 
 /// Of a call that has no value to give.

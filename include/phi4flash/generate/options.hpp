@@ -64,7 +64,8 @@ PHI4FLASH_COLD_BODY status check_generation(const generation_options& options, s
         if (stop.empty())
             return error::format(errc::invalid_argument, "stop_strings[%zu]: want at least one byte, have an empty string; leave it out", i);
         if (const std::size_t good = valid_utf8_prefix(stop); good != stop.size())  // it would cut texts inside a character
-            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have another byte at %zu", i, good);
+            return error::format(errc::invalid_argument, "stop_strings[%zu]: want UTF-8, have the byte 0x%02X at offset %zu", i,
+                                 static_cast<unsigned>(static_cast<unsigned char>(stop[good])), good);
     }
     // Without a drafter it is nobody's number.
     if (options.drafts.from && options.drafts.most > max_drafts)

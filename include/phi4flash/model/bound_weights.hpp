@@ -1,14 +1,23 @@
 #pragma once
-/// What a model is made of once its tensors are found. Compiled once, for all shapes and all sources.
+/// What a model is made of once its tensors are found. No template: one function for all shapes and all sources.
 #include <phi4flash/core/memory.hpp>
 #include <phi4flash/core/out_of_memory.hpp>
+#include <phi4flash/core/result.hpp>
 #include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/model/bind.hpp>
+#include <phi4flash/model/shape.hpp>
 #include <phi4flash/model/tensor_list.hpp>
+#include <phi4flash/model/tensor_source.hpp>
+#include <phi4flash/model/weights.hpp>
 
 #if PHI4FLASH_BODIES
+#include <phi4flash/model/tensor_binder.hpp>
+
 #include <algorithm>
 #include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
 #include <vector>
 #endif
 
@@ -26,9 +35,12 @@ struct bound_weights {
 [[nodiscard]] PHI4FLASH_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config,
                                                                 const block_source& memory);
 
+/// Tensors beside the `found` ones: only an lm_head that equals the embedding, since the model ties them.
+[[nodiscard]] PHI4FLASH_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
+                                               std::size_t found);
+
 #if PHI4FLASH_BODIES
 
-/// Tensors beside the expected ones: only an lm_head that equals the embedding, since the model ties them.
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
     if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {

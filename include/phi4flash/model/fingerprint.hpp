@@ -4,6 +4,13 @@
 #include <phi4flash/core/checksum.hpp>
 #include <phi4flash/core/span_of.hpp>
 #include <phi4flash/model/model.hpp>
+#include <phi4flash/model/tensor_list.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
 
 PHI4FLASH_BEGIN
 

@@ -1,11 +1,16 @@
 #pragma once
 /// The tensors of a SambaY checkpoint: names and shapes, for programs that write one and for saying which one is too many. The list
 /// is the binder's own, so the two cannot disagree.
+#include <phi4flash/core/matrix.hpp>
+#include <phi4flash/core/memory.hpp>
 #include <phi4flash/model/bind.hpp>
 #include <phi4flash/model/weight_types.hpp>
 
 #include <concepts>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -23,7 +28,7 @@ public:
     tensor_visitor_ref(Visit&& visit)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
         : self_(const_cast<void*>(static_cast<const void*>(std::addressof(visit)))),
           call_([](void* self, std::string_view name, std::span<const std::size_t> shape, tensor_role role) {
-              (void)(*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
+              (*static_cast<std::remove_reference_t<Visit>*>(self))(name, shape, role);
           }) {}
 
     void operator()(std::string_view name, std::span<const std::size_t> shape, tensor_role role) const { call_(self_, name, shape, role); }
@@ -33,40 +38,8 @@ private:
     void (*call_)(void*, std::string_view, std::span<const std::size_t>, tensor_role);
 };
 
-/// Stands where bind_all expects a binder, and tells what it is asked for.
-class tensor_lister {
-public:
-    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
-
-    [[nodiscard]] bool failed() const { return false; }
-    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
-    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
-
-    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
-    template <class... Change>
-    const float* vector(const char* name, std::size_t n, Change&&...) {
-        return tell(name, {n}), nullptr;
-    }
-    template <class Fill>
-    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
-        return tell(name, shape), nullptr;
-    }
-    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
-    template <class T>
-    std::span<T> objects(std::size_t) {
-        return {};
-    }
-
-private:
-    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
-        char full[160];
-        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
-        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
-    }
-
-    tensor_visitor_ref visit_;
-    char prefix_[48] = "model.";
-};
+/// Calls `visit` for every tensor of a model of that shape, which breaks no rule.
+PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
 
 /// Stands where bind_all expects a binder, and adds up, at compile time too: bytes of the tensors as they are stored, and of what a bound
 /// model owns.
@@ -112,16 +85,12 @@ private:
 
 }  // namespace detail
 
-namespace detail {
-/// As for_each_tensor, of a shape that breaks no rule.
-PHI4FLASH_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit);
-}  // namespace detail
-
 /// Calls `visit(name, shape, role)` for every tensor that `model::bind` asks for, once each: a std::string_view and a span of
 /// extents that are valid during the call, and a tensor_role.
 template <sambay_shape Shape, class Visit>
 void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
-    detail::list_tensors(e.shape(), visit);
+    const auto tell = [&visit](std::string_view name, std::span<const std::size_t> shape, tensor_role role) { (void)visit(name, shape, role); };
+    detail::list_tensors(e.shape(), tell);
 }
 
 /// Parameters of a model of this shape, each once (an lm_head that repeats the embedding counts for nothing), whatever its files
@@ -130,6 +99,41 @@ void for_each_tensor(const extents<Shape>& e, Visit&& visit) {
 
 #if PHI4FLASH_BODIES
 namespace detail {
+/// Stands where bind_all expects a binder, and tells what it is asked for.
+class tensor_lister {
+public:
+    explicit tensor_lister(tensor_visitor_ref visit) : visit_(visit) {}
+
+    [[nodiscard]] bool failed() const { return false; }
+    void enter_layer(std::size_t layer) { detail::print(prefix_, sizeof prefix_, "model.layers.%zu.", layer); }
+    void leave_layers() { std::snprintf(prefix_, sizeof prefix_, "model."); }
+
+    matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) { return tell(name, {rows, cols}, tensor_role::matrix), matrix_view{}; }
+    template <class... Change>
+    const float* vector(const char* name, std::size_t n, Change&&...) {
+        return tell(name, {n}), nullptr;
+    }
+    template <class Fill>
+    const float* table(const char* name, std::initializer_list<std::size_t> shape, std::size_t, Fill&&) {
+        return tell(name, shape), nullptr;
+    }
+    double dot(const char* a, const char* b, std::size_t n) { return tell(a, {n}), tell(b, {n}), 0.0; }
+    template <class T>
+    std::span<T> objects(std::size_t) {
+        return {};
+    }
+
+private:
+    void tell(const char* name, std::initializer_list<std::size_t> shape, tensor_role role = tensor_role::parameter) {
+        char full[160];
+        std::snprintf(full, sizeof full, "%s%s", prefix_, name);
+        visit_(std::string_view(full), std::span<const std::size_t>(shape.begin(), shape.size()), role);
+    }
+
+    tensor_visitor_ref visit_;
+    char prefix_[48] = "model.";
+};
+
 PHI4FLASH_COLD_BODY void list_tensors(const sambay_shape& shape, tensor_visitor_ref visit) {
     tensor_lister lister(visit);
     (void)bind_all(lister, extents<any_sambay>::of(shape), 1e-5f);

@@ -3,6 +3,7 @@
 
 #include <phi4flash/core/packing.hpp>
 #include <phi4flash/io/packed/model_writer.hpp>
+#include <phi4flash/model/model.hpp>
 #include <phi4flash/model/tensor_list.hpp>
 
 #include <cmath>
@@ -170,13 +171,9 @@ TEST_CASE("io/gguf_model: everything comes back") {
     CHECK(numbers == parameter_count(shape));
 
     // The model finds what it wants, and nothing else is there.
-    const auto e = extents<any_sambay>::from(model.config().shape);
-    require_value(e);
-    detail::tensor_binder binder(model, arena{}, false);
-    const sambay_weights weights = detail::bind_all(binder, *e, model.config().norm_eps);
-    if (binder.failed()) FAIL_CHECK(binder.failure().error().message());
-    CHECK(binder.found() == model.tensors().size());
-    CHECK(weights.embedding.rows == shape.vocab);
+    const auto bound = phi4flash::model<>::bind(model);
+    require_value(bound);
+    CHECK(bound->weights().embedding.rows == shape.vocab);
 }
 
 TEST_CASE("io/gguf_model: keys that are missing or wrong") {

@@ -299,7 +299,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
         return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
-    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 0: want '{'");
+    if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 1: want '{'");
     return header;
 }
 

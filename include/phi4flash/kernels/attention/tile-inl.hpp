@@ -90,9 +90,9 @@ PHI4FLASH_VECTOR_INLINE void multiply_slots(const float* x, const bf16* y, std::
 
 /// Turns the products in slots [0, count) into weights: scores[i] = exp(scale * key_scale[i] * scores[i] - slope * distance[i] - new maximum);
 /// no `key_scale`: 1, no `distance`: no slope. The slots up to the end of the last vector become 0. Returns by what everything before must
-/// be multiplied.
+/// be multiplied. (No vectors go in or out, so it is a function of its own, for all types of keys.)
 inline float tile_softmax(attention_row& row, float scale, const bf16* key_scale, const float* distance, std::size_t count,
-                                           float* PHI4FLASH_RESTRICT scores) {
+                          float* PHI4FLASH_RESTRICT scores) {
     const std::size_t lane_count = lanes();
     const std::size_t last = (count - 1) / lane_count * lane_count;  // where the last vector begins
     for (std::size_t i = count; i < last + lane_count; ++i) scores[i] = scores[0];

@@ -29,6 +29,11 @@
 
 #if PHI4FLASH_SIMD_HIGHWAY
 
+// Operations of a target can be defined once in a file.
+#if defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && !PHI4FLASH_STATIC_DISPATCH
+#error "phi4flash: this file includes <hwy/foreach_target.h>, so kernels for run-time dispatch cannot be here too; set PHI4FLASH_COMPILE_ONCE=1"
+#endif
+
 // A user may have included highway.h already; the static target's operations then exist and must not be defined again.
 #ifdef HWY_HIGHWAY_INCLUDED
 #define PHI4FLASH_HIGHWAY_WAS_INCLUDED 1

@@ -271,8 +271,12 @@ phi4flash_code phi4flash_session_reset(phi4flash_session* session, phi4flash_err
     return entry(error, [&]() -> outcome {
         held<session_handle> s;
         if (outcome ok = s.take(session, "session"); !ok) return ok;
-        std::visit([](auto& state) { state.reset(); }, s->state);
-        return {};
+        return std::visit([](auto& state) -> outcome {
+            if (state.busy())
+                return outcome::failed(PHI4FLASH_IN_USE, "session: a pass reads into it; let its text go on to the next event, or cancel it");
+            state.reset();
+            return {};
+        }, s->state);
     });
 }
 

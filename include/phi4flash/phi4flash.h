@@ -329,7 +329,7 @@ PHI4FLASH_API phi4flash_code phi4flash_session_fork(phi4flash_session* session, 
 PHI4FLASH_API void phi4flash_session_destroy(phi4flash_session* session);
 /* Fills in *info. */
 PHI4FLASH_API phi4flash_code phi4flash_session_get_info(const phi4flash_session* session, phi4flash_session_info* info, phi4flash_error* error);
-/* Forgets everything. */
+/* Forgets everything. PHI4FLASH_IN_USE while a pass reads into it. */
 PHI4FLASH_API phi4flash_code phi4flash_session_reset(phi4flash_session* session, phi4flash_error* error);
 /* Takes tokens back, bit for bit: the next token is the one at `position`, from oldest_position to position. */
 PHI4FLASH_API phi4flash_code phi4flash_session_rewind(phi4flash_session* session, uint64_t position, phi4flash_error* error);
@@ -462,7 +462,7 @@ enum {
     PHI4FLASH_END_MAX_TOKENS = 2,
     PHI4FLASH_END_CONTEXT_FULL = 3,     /* the session has no room for another token */
     PHI4FLASH_END_CANCELLED = 4,
-    PHI4FLASH_END_FAILED = 6            /* of a scheduler's request: code and message say why */
+    PHI4FLASH_END_FAILED = 6            /* by an error: of a scheduler's request code and message of the event say why, else those of the call */
 };
 
 /* What happened to a text. */

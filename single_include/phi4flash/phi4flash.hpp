@@ -127,6 +127,9 @@
 #endif
 #ifndef PHI4FLASH_IMPLEMENTATION
 #define PHI4FLASH_IMPLEMENTATION 0
+#elif 1 - PHI4FLASH_IMPLEMENTATION - 1 == 2  // defined as nothing, as other libraries have it
+#undef PHI4FLASH_IMPLEMENTATION
+#define PHI4FLASH_IMPLEMENTATION 1
 #endif
 
 /// What is no template and takes long to compile is declared PHI4FLASH_BODY and defined where PHI4FLASH_BODIES: in every file, inline; or in
@@ -38697,6 +38700,16 @@ private:
             failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             return nullptr;
         }
+        if (static_cast<std::size_t>(t->type) >= dtype_count) {
+            failure_ = error::format(errc::unknown_dtype, "tensor %s: want a type of this library, have number %u", full,
+                                     static_cast<unsigned>(t->type));
+            return nullptr;
+        }
+        if (t->rank > tensor_view::max_rank) {
+            failure_ = error::format(errc::rank_too_high, "tensor %s: want at most %zu extents, have %zu", full, std::size_t{tensor_view::max_rank},
+                                     t->rank);
+            return nullptr;
+        }
         const auto have_shape = t->shape();
         if (!std::equal(have_shape.data(), have_shape.data() + have_shape.size(), shape.begin(), shape.end())) {
             char want[96];
@@ -38713,8 +38726,8 @@ private:
         for (const std::size_t n : shape) count *= n;
         const std::size_t bytes = is_packed(t->type) ? matrix_bytes(t->type, t->extent[0], t->extent[1]) : count * size_of(t->type);
         if (t->data == nullptr || t->bytes != bytes) {
-            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
-                                     t->data == nullptr ? std::size_t{0} : t->bytes);
+            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %s%zu", full, bytes, name_of(t->type),
+                                     t->data == nullptr ? "a null pointer and " : "", t->bytes);
             return nullptr;
         }
         if (!t->is_aligned()) {
@@ -38779,7 +38792,7 @@ struct bound_weights {
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
     if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
-        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
+        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() && head->data != nullptr &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
         if (!same)
             return error::format(errc::untied_embedding,
@@ -38796,13 +38809,15 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
         sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
-                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                      t.name.data(), shape.n_layers);
         return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
     });
 }
 
 PHI4FLASH_COLD_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config, const block_source& memory) {
+    if (!is_finite(config.norm_eps) || config.norm_eps <= 0.0f)
+        return error::format(errc::invalid_argument, "norm_eps: want a positive number, have %g", static_cast<double>(config.norm_eps));
     const auto e = extents<any_sambay>::of(config.shape);
     tensor_binder first(source, arena(), false);
     const sambay_weights checked = bind_all(first, e, config.norm_eps);
@@ -38832,7 +38847,7 @@ public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
     /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
     /// untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
-    /// read here). What the model owns is taken from `memory`.
+    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps). What the model owns is taken from `memory`.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
@@ -44113,7 +44128,7 @@ enum class stop_reason : std::uint8_t {
     context_full,  ///< the session has no room for another token
     cancelled,     ///< the host cancelled it
     sink,          ///< the sink returned false
-    failed,        ///< of a scheduler's request: an error, which the event has; elsewhere that is the result of the call
+    failed,        ///< by an error: of a scheduler's request the event has it; elsewhere it is the result of the call
 };
 
 /// Its name here: "stop_token" and so on.
@@ -44964,7 +44979,8 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, none empty.
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, and
+    /// none is empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};
@@ -45202,7 +45218,7 @@ public:
     }
 
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
-    /// check_generation and sampler::create; out_of_memory.
+    /// check_generation and sampler::create; invalid_argument (a prompt of more than max_extent tokens); out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing);
 
@@ -45242,6 +45258,12 @@ public:
         if (!running()) return;
         if (!ending_ || reason != stop_reason::cancelled) ending_ = reason;
         stopped_ = true;
+    }
+
+    /// The text is over by an error, of which its host has been told. @since 0.2
+    void fail() {
+        running_ = false;
+        summary_.reason = stop_reason::failed;
     }
 
     /// Whether `event` has something to tell; where it has not, a running text wants another pass.
@@ -45314,6 +45336,8 @@ private:
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
     if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
+    if (limits.prompt > max_extent)
+        return error::format(errc::invalid_argument, "text_limits.prompt: want at most %zu, have %zu", max_extent, limits.prompt);
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, detail::span_of(options.stop_ids)); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
@@ -45325,7 +45349,7 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
 }
 
 PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
-    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
     if (prompt.size() > limits_.prompt)
         return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
                              limits_.prompt);
@@ -45621,6 +45645,7 @@ private:
         chosen_ = 0;
         seconds_ = 0.0;
         past_ = nullptr;
+        writer_.fail();
         return why.error();
     }
 
@@ -46906,7 +46931,7 @@ template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                               prefix_cache<Shape, Kv>& cache, std::span<const std::int32_t> prompt,
                                               std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
-    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());
     const auto all_but_last = prompt.first(prompt.size() - 1);
@@ -48163,7 +48188,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
         most = (std::min)(most, left() / least_bytes);
         if (have <= most) return {};
-        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what,
+        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu: damaged, or a download that is not finished?", most, what,
                              file_.size(), static_cast<unsigned long long>(have));
     };
     if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
@@ -48203,7 +48228,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more",
                                  printable(v.key).c_str(), each, left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes",
+        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), name_of(v.type), left());
     }
     v.data = file_.subspan(at_, static_cast<std::size_t>(v.count) * each);
@@ -48221,7 +48246,7 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
                                  printable(v.key).c_str(), left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes",
+        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
     // A vocabulary has hundreds of thousands, so the good ones pass without a status each.
@@ -50796,7 +50821,7 @@ private:
     Events* to_;
 };
 
-/// The error of a text that is not JSON at byte `at`; `why`: the parser's words.
+/// The error of a text that is not JSON at byte `at`, or has a number there that no double can hold; `why`: the parser's words.
 [[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
 
 /// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
@@ -50858,7 +50883,7 @@ PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
     if (why.starts_with("number overflow"))
-        return error::format(errc::json_syntax, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
+        return error::format(errc::json_bad_number, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }
@@ -51114,7 +51139,7 @@ namespace detail {
 }  // namespace detail
 
 /// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
+/// json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -51214,8 +51239,10 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
-    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
-                         describe(value).c_str());
+    std::string have = describe(value);
+    const bool has_point = value.get_ptr<const json_value::number_float_t*>() != nullptr;
+    if (has_point && have.find_first_not_of("-0123456789") == std::string::npos) have += ".0";  // or it would look like one
+    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high, have.c_str());
 }
 
 PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {

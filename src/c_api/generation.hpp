@@ -66,10 +66,11 @@ private:
                                o.n_stop_strings);
     if (o.n_stop_strings != 0 && !has_words)
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.stop_strings: without a tokenizer there is no text in which they could be");
-    for (const std::int32_t id : ids) {
-        if (id < 0 || static_cast<std::size_t>(id) >= vocabulary)
-            return outcome::failed(PHI4FLASH_UNKNOWN_TOKEN, "options.stop_ids: want 0 to %zu, have %ld", vocabulary - 1, static_cast<long>(id));
-        to.stop_ids.push_back(id);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= vocabulary)
+            return outcome::failed(PHI4FLASH_UNKNOWN_TOKEN, "options.stop_ids[%zu]: want 0 to %zu, have %ld", i, vocabulary - 1,
+                                   static_cast<long>(ids[i]));
+        to.stop_ids.push_back(ids[i]);
     }
     for (std::size_t i = 0; i < o.n_stop_strings; ++i) {
         std::string_view text;
@@ -109,7 +110,11 @@ struct generation_choices {
     s.repetition_penalty = o.repetition_penalty == 0.0f ? 1.0f : o.repetition_penalty;
     s.top_k = o.top_k;
     s.seed = o.seed;
-    if (const status ok = check_sampling(s); !ok) return error::format(ok.error().code(), "options.%s", ok.error().message());
+    if (const status ok = check_sampling(s); !ok) {
+        const std::string_view why = ok.error().message();
+        const bool zero_is_one = why.starts_with("top_p") || why.starts_with("repetition_penalty");
+        return error::format(ok.error().code(), "options.%s%s", ok.error().message(), zero_is_one ? " (0 stands for 1)" : "");
+    }
     to.options.max_tokens = o.prompt_only != 0 ? 0 : o.max_tokens == 0 ? generation_options{}.max_tokens : clamped(o.max_tokens);
     to.options.skip_special = o.keep_special == 0;
     to.max_prompt = o.max_prompt;

@@ -342,7 +342,8 @@ TEST_CASE("workspaces and generation") {
         CHECK_MESSAGE(std::string_view(why.message).starts_with(words), why.message);
         CHECK(none == nullptr);
     };
-    refused_with("options.top_p: want more than 0", [](auto& o) { o.top_p = -1.0f; });
+    refused_with("options.top_p: want more than 0, at most 1, have -1 (0 stands for 1)", [](auto& o) { o.top_p = -1.0f; });
+    refused_with("options.temperature: want 0 to 100, have -1", [](auto& o) { o.temperature = -1.0f; });
     refused_with("options.stop_strings[0]: want UTF-8, have the byte 0xC3", [](auto& o) {
         static const phi4flash_string half{"\xC3", 1};
         o.stop_strings = &half;

@@ -337,6 +337,7 @@ TEST_CASE("generation: a start that is refused ends no text, whose session is ke
     C_API_OK(phi4flash_generation_start(other, others, prompt.data(), prompt.size(), error));
     C_API_OK(phi4flash_generation_advance(other, &at_once, &event, error));
     REQUIRE(event.kind == PHI4FLASH_EVENT_NONE);  // in the middle of a pass
+    C_API_FAILS(PHI4FLASH_IN_USE, phi4flash_session_reset(others, error));
     C_API_OK(phi4flash_generation_start(g, mine, prompt.data(), prompt.size(), error));
     C_API_FAILS(PHI4FLASH_IN_USE, phi4flash_generation_start(g, others, prompt.data(), prompt.size(), error));
     const int32_t wrong = -1;

@@ -91,7 +91,8 @@ TEST_CASE("generate: options that cannot be meant are refused by name, before an
     refused({.sampling = greedy, .stop_ids = {-5}}, p4::errc::unknown_token, "stop_ids[0]: want an id of the model");
     refused({.sampling = greedy, .stop_ids = {vocab - 1, vocab}}, p4::errc::unknown_token, "stop_ids[1]: want an id of the model");
     refused({.sampling = greedy, .stop_strings = {"a", ""}}, p4::errc::invalid_argument, "stop_strings[1]: want at least one byte");
-    refused({.sampling = greedy, .stop_strings = {"ab\xC3"}}, p4::errc::invalid_argument, "stop_strings[0]: want UTF-8, have the byte 0xC3 at offset 2");
+    refused({.sampling = greedy, .stop_strings = {"ab\xC3"}}, p4::errc::invalid_argument,
+            "stop_strings[0]: want UTF-8, have the byte 0xC3 at offset 2");
     refused({.sampling = greedy, .drafts = {.from = ngrams, .most = p4::max_drafts + 1}}, p4::errc::invalid_argument,
             "drafts.most: want at most 31, have 32");
     refused({.sampling = {.temperature = NAN}}, p4::errc::invalid_argument, "temperature");

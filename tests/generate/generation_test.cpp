@@ -249,6 +249,9 @@ TEST_CASE("generation: what cannot be started is refused, and a session that som
         CHECK_FALSE(g.running());
         CHECK(f.past.position() == 0);
     };
+    const auto too_long = generation_type::create(f.m, f.w, nullptr, {.sampling = greedy}, {.prompt = SIZE_MAX / 2});
+    REQUIRE_FALSE(too_long);
+    CHECK(std::string_view(too_long.error().message()).starts_with("text_limits.prompt: want at most 16777216"));
     refused({}, p4::errc::invalid_argument);
     refused(ids_type(11, 1), p4::errc::invalid_argument);
     refused({1, -1}, p4::errc::unknown_token);
@@ -262,6 +265,7 @@ TEST_CASE("generation: what cannot be started is refused, and a session that som
     REQUIRE_FALSE(moved);
     CHECK(moved.error().code() == p4::errc::in_use);
     CHECK_FALSE(g.running());
+    CHECK(g.summary().reason == p4::stop_reason::failed);
     f.past.reset();
     REQUIRE(g.start(f.past, first_prompt().tokens));
     REQUIRE(g.advance_until([] { return true; }));
@@ -269,6 +273,7 @@ TEST_CASE("generation: what cannot be started is refused, and a session that som
     const auto reset = g.advance();
     REQUIRE_FALSE(reset);
     CHECK(reset.error().code() == p4::errc::in_use);
+    CHECK(g.summary().reason == p4::stop_reason::failed);
     CHECK(f.past.position() == 0);
     REQUIRE(p4::step(f.m, f.past, f.w, 1));
 }

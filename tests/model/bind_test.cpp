@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -193,6 +195,32 @@ TEST_CASE("a vector in a packed type, a matrix that cannot be packed and a wrong
     table nothing = complete();
     nothing.at("model.final_layernorm.bias").data = nullptr;
     CHECK(failure_of(nothing).code() == p4::errc::size_mismatch);
+    CHECK(says(failure_of(nothing), "want 32 bytes of F32, have a null pointer and 32"));
+}
+
+TEST_CASE("a host's table with a type or a rank that there is not is refused") {
+    for (const char* const name : {"model.layers.0.mlp.fc1.weight", "model.layers.0.attn.D", "model.layers.0.attn.A_log"}) {
+        table type = complete();
+        type.at(name).type = static_cast<p4::dtype>(77);
+        CHECK(failure_of(type).code() == p4::errc::unknown_dtype);
+        CHECK(says(failure_of(type), "have number 77"));
+        for (const std::size_t rank : {std::size_t{5}, SIZE_MAX}) {
+            table many = complete();
+            many.at(name).rank = rank;
+            CHECK(failure_of(many).code() == p4::errc::rank_too_high);
+            CHECK(says(failure_of(many), "want at most 4 extents"));
+        }
+    }
+}
+
+TEST_CASE("a norm_eps that no norm can have is refused") {
+    const table t = complete();
+    for (const float eps : {0.0f, -1.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        const auto m = p4::model<>::bind(t, {tiny, eps, 64});
+        REQUIRE(!m);
+        CHECK(m.error().code() == p4::errc::invalid_argument);
+        CHECK(says(m.error(), "norm_eps: want a positive number"));
+    }
 }
 
 TEST_CASE("a tensor that the model does not have is named") {

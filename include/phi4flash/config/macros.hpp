@@ -83,6 +83,9 @@
 #endif
 #ifndef PHI4FLASH_IMPLEMENTATION
 #define PHI4FLASH_IMPLEMENTATION 0
+#elif 1 - PHI4FLASH_IMPLEMENTATION - 1 == 2  // defined as nothing, as other libraries have it
+#undef PHI4FLASH_IMPLEMENTATION
+#define PHI4FLASH_IMPLEMENTATION 1
 #endif
 
 /// What is no template and takes long to compile is declared PHI4FLASH_BODY and defined where PHI4FLASH_BODIES: in every file, inline; or in

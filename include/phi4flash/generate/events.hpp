@@ -18,7 +18,7 @@ enum class stop_reason : std::uint8_t {
     context_full,  ///< the session has no room for another token
     cancelled,     ///< the host cancelled it
     sink,          ///< the sink returned false
-    failed,        ///< of a scheduler's request: an error, which the event has; elsewhere that is the result of the call
+    failed,        ///< by an error: of a scheduler's request the event has it; elsewhere it is the result of the call
 };
 
 /// Its name here: "stop_token" and so on.

@@ -167,6 +167,7 @@ private:
         chosen_ = 0;
         seconds_ = 0.0;
         past_ = nullptr;
+        writer_.fail();
         return why.error();
     }
 

@@ -27,7 +27,8 @@ struct generation_options {
     sampling_options sampling{};
     std::size_t max_tokens = 32768;                ///< new ones, at most
     std::vector<std::int32_t> stop_ids{};          ///< of the model's vocabulary; end the text; not passed to the sink
-    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, none empty.
+    /// End the text; neither they nor what follows is passed on. Special tokens match too, also where they are left out of the text. UTF-8, and
+    /// none is empty.
     std::vector<std::string> stop_strings{};
     bool skip_special = true;                      ///< leave special tokens out of the text
     draft_options drafts{};

@@ -410,7 +410,7 @@ template <sambay_shape Shape, class Kv, class Continue = always_continue>
 result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w,
                                               prefix_cache<Shape, Kv>& cache, std::span<const std::int32_t> prompt,
                                               std::span<const std::size_t> marks = {}, Continue&& go_on = {}) {
-    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
     if (prompt.size() > past.context())
         return error::format(errc::context_full, "the session has room for %zu tokens: a prompt of %zu does not fit", past.context(), prompt.size());
     const auto all_but_last = prompt.first(prompt.size() - 1);

@@ -13,6 +13,7 @@
 #include <phi4flash/generate/options.hpp>
 #include <phi4flash/generate/stop.hpp>
 #include <phi4flash/kernels/compute.hpp>
+#include <phi4flash/model/shape.hpp>
 #include <phi4flash/text/decoder.hpp>
 
 #include <memory>
@@ -53,7 +54,7 @@ public:
     }
 
     /// `text` may be null: then events carry tokens only. `kernels`: a table's, or plain ones that choose the same. Errors: those of
-    /// check_generation and sampler::create; out_of_memory.
+    /// check_generation and sampler::create; invalid_argument (a prompt of more than max_extent tokens); out_of_memory.
     static result<text_writer> create(std::size_t vocab, const tokenizer* text, const generation_options& options, const text_limits& limits,
                                       const choosing_kernels& kernels = plain_choosing);
 
@@ -93,6 +94,12 @@ public:
         if (!running()) return;
         if (!ending_ || reason != stop_reason::cancelled) ending_ = reason;
         stopped_ = true;
+    }
+
+    /// The text is over by an error, of which its host has been told. @since 0.2
+    void fail() {
+        running_ = false;
+        summary_.reason = stop_reason::failed;
     }
 
     /// Whether `event` has something to tell; where it has not, a running text wants another pass.
@@ -165,6 +172,8 @@ private:
 PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const tokenizer* text, const generation_options& options,
                                                        const text_limits& limits, const choosing_kernels& kernels) {
     if (const status ok = check_generation(options, vocab, text); !ok) return ok.error();
+    if (limits.prompt > max_extent)
+        return error::format(errc::invalid_argument, "text_limits.prompt: want at most %zu, have %zu", max_extent, limits.prompt);
     return detail::or_out_of_memory("begin a text", [&]() -> result<text_writer> {
         const auto allowed = [&](std::size_t id) { return may_be_chosen(id, text, detail::span_of(options.stop_ids)); };
         auto chooser = sampler::create(options.sampling, vocab, allowed, kernels);
@@ -176,7 +185,7 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
 }
 
 PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
-    if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
+    if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
     if (prompt.size() > limits_.prompt)
         return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
                              limits_.prompt);

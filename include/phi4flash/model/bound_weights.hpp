@@ -44,7 +44,7 @@ struct bound_weights {
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
     if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
-        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() &&
+        const bool same = head->type == embedding.type && head->bytes == embedding.bytes() && head->data != nullptr &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
         if (!same)
             return error::format(errc::untied_embedding,
@@ -61,13 +61,15 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
         sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
-                return error::format(errc::unexpected_tensor, "tensor %.*s is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
+                return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                      t.name.data(), shape.n_layers);
         return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
     });
 }
 
 PHI4FLASH_COLD_BODY result<bound_weights> bind_weights(const tensor_source_ref& source, const sambay_config& config, const block_source& memory) {
+    if (!is_finite(config.norm_eps) || config.norm_eps <= 0.0f)
+        return error::format(errc::invalid_argument, "norm_eps: want a positive number, have %g", static_cast<double>(config.norm_eps));
     const auto e = extents<any_sambay>::of(config.shape);
     tensor_binder first(source, arena(), false);
     const sambay_weights checked = bind_all(first, e, config.norm_eps);

@@ -133,6 +133,16 @@ private:
             failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             return nullptr;
         }
+        if (static_cast<std::size_t>(t->type) >= dtype_count) {
+            failure_ = error::format(errc::unknown_dtype, "tensor %s: want a type of this library, have number %u", full,
+                                     static_cast<unsigned>(t->type));
+            return nullptr;
+        }
+        if (t->rank > tensor_view::max_rank) {
+            failure_ = error::format(errc::rank_too_high, "tensor %s: want at most %zu extents, have %zu", full, std::size_t{tensor_view::max_rank},
+                                     t->rank);
+            return nullptr;
+        }
         const auto have_shape = t->shape();
         if (!std::equal(have_shape.data(), have_shape.data() + have_shape.size(), shape.begin(), shape.end())) {
             char want[96];
@@ -149,8 +159,8 @@ private:
         for (const std::size_t n : shape) count *= n;
         const std::size_t bytes = is_packed(t->type) ? matrix_bytes(t->type, t->extent[0], t->extent[1]) : count * size_of(t->type);
         if (t->data == nullptr || t->bytes != bytes) {
-            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %zu", full, bytes, name_of(t->type),
-                                     t->data == nullptr ? std::size_t{0} : t->bytes);
+            failure_ = error::format(errc::size_mismatch, "tensor %s: want %zu bytes of %s, have %s%zu", full, bytes, name_of(t->type),
+                                     t->data == nullptr ? "a null pointer and " : "", t->bytes);
             return nullptr;
         }
         if (!t->is_aligned()) {

@@ -108,6 +108,7 @@ TEST_CASE("io/hf_config: required keys, their types and their numbers") {
         check_error(read_with(key, "true"), errc::json_wrong_type, {key, "a number", "true"});
         check_error(read_with(key, "0"), errc::bad_extent, {key, "from 1", "have 0"});
         check_error(read_with(key, "-8"), errc::bad_extent, {key, "from 1", "have -8"});
+        check_error(read_with(key, "96.0"), errc::bad_extent, {key, "a whole number", "have 96.0"});
         check_error(read_with(key, "8.5"), errc::bad_extent, {key, "whole", "have 8.5"});
         check_error(read_with(key, "16777217"), errc::bad_extent, {key, "16777216", "have 16777217"});
         check_error(read_with(key, "1e30"), errc::bad_extent, {key, "have 1e+30"});
@@ -224,7 +225,7 @@ TEST_CASE("io/hf_config: the epsilon") {
     CHECK(read_with("layer_norm_eps", "18446744073709551615")->norm_eps == 18446744073709551615.0f);
     check_error(read_with("layer_norm_eps", "1e300"), errc::not_finite, {"layer_norm_eps", "1e+300"});
     check_error(read_with("layer_norm_eps", "\"1e-5\""), errc::json_wrong_type, {"layer_norm_eps"});
-    check_error(read_with("layer_norm_eps", "1e999"), errc::json_syntax, {"byte "});
+    check_error(read_with("layer_norm_eps", "1e999"), errc::json_bad_number, {"byte ", "1e999"});
 }
 
 TEST_CASE("io/hf_config: the document") {

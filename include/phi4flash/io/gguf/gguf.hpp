@@ -187,7 +187,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
         most = (std::min)(most, left() / least_bytes);
         if (have <= most) return {};
-        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu", most, what,
+        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu: damaged, or a download that is not finished?", most, what,
                              file_.size(), static_cast<unsigned long long>(have));
     };
     if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
@@ -227,7 +227,7 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more",
                                  printable(v.key).c_str(), each, left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes",
+        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), name_of(v.type), left());
     }
     v.data = file_.subspan(at_, static_cast<std::size_t>(v.count) * each);
@@ -245,7 +245,7 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
         if (!v.is_array)
             return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
                                  printable(v.key).c_str(), left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes",
+        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
     // A vocabulary has hundreds of thousands, so the good ones pass without a status each.

@@ -93,7 +93,7 @@ namespace detail {
 }  // namespace detail
 
 /// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
-/// json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
+/// json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -193,8 +193,10 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
     if (!value.is_number()) return wrong_type(key, "a number", value);
     const auto* number = value.get_ptr<const json_value::number_unsigned_t*>();
     if (number != nullptr && *number >= low && *number <= high) return static_cast<std::size_t>(*number);
-    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high,
-                         describe(value).c_str());
+    std::string have = describe(value);
+    const bool has_point = value.get_ptr<const json_value::number_float_t*>() != nullptr;
+    if (has_point && have.find_first_not_of("-0123456789") == std::string::npos) have += ".0";  // or it would look like one
+    return error::format(out_of_range, "'%s': want a whole number from %zu to %zu, have %s", key, low, high, have.c_str());
 }
 
 PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {

@@ -75,7 +75,7 @@ private:
     Events* to_;
 };
 
-/// The error of a text that is not JSON at byte `at`; `why`: the parser's words.
+/// The error of a text that is not JSON at byte `at`, or has a number there that no double can hold; `why`: the parser's words.
 [[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
 
 /// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
@@ -137,7 +137,7 @@ PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
     if (why.starts_with("number overflow"))
-        return error::format(errc::json_syntax, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
+        return error::format(errc::json_bad_number, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }

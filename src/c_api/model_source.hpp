@@ -21,7 +21,7 @@ public:
     static result<memory_files> open(std::span<const named_bytes> files, const config_options& options, const repack_options& repacking) {
         const auto has_magic = [](std::span<const std::byte> b) { return identify(b) == file_kind::gguf; };
         if (files.size() == 1 && files[0].name != "config.json" && (has_magic(files[0].bytes) || !files[0].name.ends_with(".safetensors")))
-            return open_packed(files[0].bytes, options, repacking);
+            return open_packed(files[0], options, repacking);
         return open_checkpoint(files, options);
     }
 
@@ -53,14 +53,16 @@ public:
     }
 
 private:
-    static result<memory_files> open_packed(std::span<const std::byte> bytes, const config_options& options, const repack_options& repacking) {
-        auto file = packed_model::from_memory(bytes, options);
-        if (!file) return file.error();
+    static error of_file(const named_bytes& file, const error& why) { return file.name.empty() ? why : why.in(printable(file.name).c_str()); }
+
+    static result<memory_files> open_packed(const named_bytes& given, const config_options& options, const repack_options& repacking) {
+        auto file = packed_model::from_memory(given.bytes, options);
+        if (!file) return of_file(given, file.error());
         memory_files made;
         made.packed_.emplace(*std::move(file));
         if (!made.packed_->needs_repacking()) return made;
         auto repacked = repacked_model::create(*made.packed_, repacking);
-        if (!repacked) return repacked.error();
+        if (!repacked) return of_file(given, repacked.error());
         made.repacked_.emplace(*std::move(repacked));
         return made;
     }
@@ -73,19 +75,31 @@ private:
         std::vector<std::span<const std::byte>> weights;
         for (const named_bytes& file : files) {
             const std::string_view text(reinterpret_cast<const char*>(file.bytes.data()), file.bytes.size());
-            if (file.name == "config.json") config = text;
-            else if (file.name == "generation_config.json") generation = text;
-            else if (file.name == "tokenizer.json") made.tokenizer_json_ = text;
-            else if (file.name.ends_with(".safetensors")) weights.push_back(file.bytes);
-            else if (!file.name.ends_with(".json"))
+            std::string_view* const place = file.name == "config.json"              ? &config
+                                            : file.name == "generation_config.json" ? &generation
+                                            : file.name == "tokenizer.json"         ? &made.tokenizer_json_
+                                                                                    : nullptr;
+            if (place != nullptr) {
+                if (!place->empty()) return error::format(errc::invalid_argument, "files: want one %s, have two", file.name.c_str());
+                *place = text;
+            } else if (file.name.ends_with(".safetensors")) {
+                weights.push_back(file.bytes);
+            } else if (!file.name.ends_with(".json")) {
                 return error::format(errc::invalid_argument,
                                      "files: want config.json, *.safetensors and other files of a checkpoint, or one GGUF file; have '%s'",
                                      printable(file.name).c_str());
+            }
         }
         if (config.empty()) return error::format(errc::file_not_found, "files: there is no config.json among them");
         if (weights.empty()) return error::format(errc::file_not_found, "files: there is no *.safetensors among them");
         auto folder = checkpoint::from_memory(config, weights, generation, options);
-        if (!folder) return folder.error();
+        if (!folder) {
+            for (const named_bytes& file : files) {  // whose fault it is, by its name: the checkpoint knows them by number
+                if (!file.name.ends_with(".safetensors")) continue;
+                if (const auto alone = safetensors::parse(file.bytes); !alone) return of_file(file, alone.error());
+            }
+            return folder.error();
+        }
         made.folder_.emplace(*std::move(folder));
         return made;
     }

@@ -328,4 +328,9 @@ TEST_CASE("a model from memory, and by readers") {
     all.files[3].bytes = 100;
     phi4flash_error error;
     CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) != PHI4FLASH_OK);
+    CHECK_MESSAGE(std::string_view(error.message).starts_with(std::string(all.files[3].name, all.files[3].name_length) + ": "), error.message);
+    all.files[3] = all.files[0];
+    const std::string twice = "files: want one " + std::string(all.files[0].name, all.files[0].name_length) + ", have two";
+    CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) == PHI4FLASH_INVALID_ARGUMENT);
+    CHECK_MESSAGE(error.message == twice, error.message);
 }

@@ -1,8 +1,8 @@
 #pragma once
 /// What the entries share: values drawn from the input, checks that end the program, and what an input may cost.
 ///
-/// An entry is a file with libFuzzer's function, LLVMFuzzerTestOneInput. It keeps nothing from one input to the next, and gives the library the
-/// input's own memory, which ends where the input ends.
+/// An entry is a file with libFuzzer's function, LLVMFuzzerTestOneInput. It keeps nothing from one input to the next but what no input
+/// changes (a file, a model that is open), and gives the library the input's own memory, which ends where the input ends.
 #include <phi4flash/core/result.hpp>
 
 #include <algorithm>

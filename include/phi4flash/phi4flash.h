@@ -148,7 +148,7 @@ typedef struct phi4flash_budget {
 typedef struct phi4flash_file {
     uint32_t size;
     uint32_t reserved;
-    const char* name;                   /* "config.json", "model.safetensors" ...; of a single GGUF file anything, or NULL */
+    const char* name;                   /* "config.json", "model.safetensors" ...; of a single GGUF file anything but such a name, or NULL */
     size_t name_length;
     const void* data;                   /* memory that the host keeps, unchanged, as long as the model lives; NULL: the reader reads */
     uint64_t bytes;                     /* of the file */
@@ -188,8 +188,10 @@ typedef struct phi4flash_model_options {
 PHI4FLASH_API phi4flash_code phi4flash_model_open(const char* path, size_t path_length, const phi4flash_model_options* options, phi4flash_model** out,
                                                   phi4flash_error* error);
 /* The same of files that the host has: one GGUF file; or config.json, one or more *.safetensors and, if there are, generation_config.json and
- * tokenizer.json. Memory is used in place where it is aligned to 8 bytes, else copied.
- * What a reader reads is read once, now. */
+ * tokenizer.json. Other *.json files may be among them, and are not read. Memory is used in place where it is aligned to 8 bytes, else copied.
+ * What a reader reads is read once, now, after the whole list has been looked at. Sentences call files by their names. Errors: those of files,
+ * PHI4FLASH_FILE_NOT_FOUND (no config.json, no weights), PHI4FLASH_FILE_EMPTY, PHI4FLASH_HOST_FAILED (a reader), PHI4FLASH_INVALID_ARGUMENT (two of
+ * one name, a name of no such file). */
 PHI4FLASH_API phi4flash_code phi4flash_model_open_files(const phi4flash_file* files, size_t count, const phi4flash_model_options* options,
                                                         phi4flash_model** out, phi4flash_error* error);
 /* Weights go when the last handle that was made from it goes. */

@@ -606,7 +606,6 @@ enum class errc : std::uint16_t {
     json_missing_key,
     json_bad_number,
     // safetensors
-    header_truncated,
     header_too_large,
     unknown_dtype,
     size_overflow,
@@ -623,7 +622,6 @@ enum class errc : std::uint16_t {
     unsupported_version,
     count_too_large,
     string_too_long,
-    array_too_long,
     nested_array,
     unknown_value_type,
     bad_value,
@@ -651,6 +649,76 @@ enum class errc : std::uint16_t {
     unknown_token,
     bad_chat_message,
 };
+
+/// The name of a code as it is written here, such as "out_of_memory": for logs. @since 0.2
+[[nodiscard]] constexpr const char* name_of(errc code) {
+    switch (code) {
+        case errc::invalid_argument: return "invalid_argument";
+        case errc::out_of_memory: return "out_of_memory";
+        case errc::context_full: return "context_full";
+        case errc::cancelled: return "cancelled";
+        case errc::unknown_target: return "unknown_target";
+        case errc::in_use: return "in_use";
+        case errc::wrong_checksum: return "wrong_checksum";
+        case errc::wrong_weights: return "wrong_weights";
+        case errc::file_not_found: return "file_not_found";
+        case errc::file_unreadable: return "file_unreadable";
+        case errc::file_empty: return "file_empty";
+        case errc::file_unwritable: return "file_unwritable";
+        case errc::path_outside_folder: return "path_outside_folder";
+        case errc::file_too_large: return "file_too_large";
+        case errc::file_incomplete: return "file_incomplete";
+        case errc::wrong_file_kind: return "wrong_file_kind";
+        case errc::json_syntax: return "json_syntax";
+        case errc::json_too_deep: return "json_too_deep";
+        case errc::json_too_large: return "json_too_large";
+        case errc::json_wrong_type: return "json_wrong_type";
+        case errc::json_duplicate_key: return "json_duplicate_key";
+        case errc::json_unknown_key: return "json_unknown_key";
+        case errc::json_missing_key: return "json_missing_key";
+        case errc::json_bad_number: return "json_bad_number";
+        case errc::header_too_large: return "header_too_large";
+        case errc::unknown_dtype: return "unknown_dtype";
+        case errc::size_overflow: return "size_overflow";
+        case errc::size_mismatch: return "size_mismatch";
+        case errc::offset_out_of_range: return "offset_out_of_range";
+        case errc::offset_overlap: return "offset_overlap";
+        case errc::offset_hole: return "offset_hole";
+        case errc::offset_misaligned: return "offset_misaligned";
+        case errc::duplicate_name: return "duplicate_name";
+        case errc::trailing_bytes: return "trailing_bytes";
+        case errc::rank_too_high: return "rank_too_high";
+        case errc::bad_magic: return "bad_magic";
+        case errc::unsupported_version: return "unsupported_version";
+        case errc::count_too_large: return "count_too_large";
+        case errc::string_too_long: return "string_too_long";
+        case errc::nested_array: return "nested_array";
+        case errc::unknown_value_type: return "unknown_value_type";
+        case errc::bad_value: return "bad_value";
+        case errc::bad_alignment: return "bad_alignment";
+        case errc::partial_block: return "partial_block";
+        case errc::duplicate_key: return "duplicate_key";
+        case errc::missing_key: return "missing_key";
+        case errc::unknown_key: return "unknown_key";
+        case errc::wrong_value_type: return "wrong_value_type";
+        case errc::unsupported_layout: return "unsupported_layout";
+        case errc::index_mismatch: return "index_mismatch";
+        case errc::missing_tensor: return "missing_tensor";
+        case errc::unexpected_tensor: return "unexpected_tensor";
+        case errc::wrong_shape: return "wrong_shape";
+        case errc::wrong_dtype: return "wrong_dtype";
+        case errc::untied_embedding: return "untied_embedding";
+        case errc::unsupported_model: return "unsupported_model";
+        case errc::bad_extent: return "bad_extent";
+        case errc::not_finite: return "not_finite";
+        case errc::unsupported_tokenizer: return "unsupported_tokenizer";
+        case errc::bad_vocabulary: return "bad_vocabulary";
+        case errc::bad_merge: return "bad_merge";
+        case errc::unknown_token: return "unknown_token";
+        case errc::bad_chat_message: return "bad_chat_message";
+    }
+    return "unknown";
+}
 
 /// A code and a sentence of at most 383 bytes. Trivially copyable; safe to return across threads.
 class error {
@@ -38811,7 +38879,14 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
             if (!std::binary_search(known.begin(), known.end(), t.name))
                 return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                      t.name.data(), shape.n_layers);
-        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+        std::vector<std::string_view> listed;
+        for (const tensor_view& t : source.tensors()) listed.push_back(t.name);
+        sort_once(listed);
+        const auto twice = std::adjacent_find(listed.begin(), listed.end());
+        if (twice == listed.end())
+            return error::format(errc::invalid_argument, "the source lists %zu tensors, and %zu are found by their names: want the same",
+                                 listed.size(), found);
+        return error::format(errc::duplicate_name, "tensor '%.*s' is listed twice", static_cast<int>(twice->size()), twice->data());
     });
 }
 
@@ -38846,8 +38921,9 @@ class model {
 public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
     /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
-    /// untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
-    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps). What the model owns is taken from `memory`.
+    /// duplicate_name, untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
+    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps; a table that lists other
+    /// tensors than it finds). What the model owns is taken from `memory`.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
@@ -47372,6 +47448,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 [[nodiscard]] inline error unwritable(const std::filesystem::path& path, const char* reason) {
+    if (path.empty()) return error::format(errc::invalid_argument, "path: want the name of a file to write, have an empty one");
     return error::format(errc::file_unwritable, "%s: cannot be written: %s", printable(path).c_str(), reason);
 }
 [[nodiscard]] inline error unwritable(const std::filesystem::path& path, const std::error_code& why) {
@@ -48065,13 +48142,13 @@ private:
     template <class T>
     status number(T& x, const char* what) {
         if (left() < sizeof x)
-            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
+            return error::format(errc::file_incomplete, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
                                  at_, sizeof x, what, left());
         std::memcpy(&x, file_.data() + at_, sizeof x);
         at_ += sizeof x;
         return {};
     }
-    status string(std::string_view& text, const char* what, std::size_t most);
+    status string(std::string_view& text, const char* what, std::uint64_t most);
     status read_header(std::uint64_t& n_tensors, std::uint64_t& n_values);
     status read_value(gguf_value& v);
     status read_strings(const gguf_value& v);
@@ -48099,9 +48176,9 @@ public:
 
     /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
     /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
-    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
-    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
+    /// count_too_large, string_too_long, nested_array, unknown_value_type, bad_value, wrong_value_type, bad_alignment, duplicate_key,
+    /// rank_too_high, unknown_dtype, partial_block, size_overflow, offset_misaligned, offset_out_of_range, offset_overlap, duplicate_name,
+    /// out_of_memory. A file that ends early is file_incomplete, wherever that is.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
     [[nodiscard]] std::span<const gguf_value> values() const { return detail::span_of(values_); }
@@ -48153,12 +48230,15 @@ namespace detail {
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
+PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::uint64_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
-    if (length > most || length > left())
-        return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %zu", at_ - 8, what,
-                             static_cast<unsigned long long>(length), (std::min)(most, left()));
+    if (length > most)
+        return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %llu", at_ - 8, what,
+                             static_cast<unsigned long long>(length), static_cast<unsigned long long>(most));
+    if (length > left())
+        return error::format(errc::file_incomplete, "byte %zu: %s has %llu bytes, the file has %zu more: a download that is not finished?", at_ - 8,
+                             what, static_cast<unsigned long long>(length), left());
     text = {reinterpret_cast<const char*>(file_.data()) + at_, static_cast<std::size_t>(length)};
     at_ += text.size();
     return {};
@@ -48172,6 +48252,8 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     if (reinterpret_cast<std::uintptr_t>(file_.data()) % gguf_host_alignment != 0)
         return error::format(errc::invalid_argument, "the bytes of a GGUF file must start at a multiple of %zu in memory",
                              gguf_host_alignment);
+    if (file_.size() < 4 && std::memcmp(file_.data(), "GGUF", file_.size()) == 0)
+        return error::format(errc::file_incomplete, "the file ends after %zu bytes: a download that is not finished?", file_.size());
     if (file_.size() < 4 || std::memcmp(file_.data(), "GGUF", 4) != 0)
         return error::format(
             errc::bad_magic, "byte 0: want the letters GGUF, have '%s'",
@@ -48186,10 +48268,11 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
-        most = (std::min)(most, left() / least_bytes);
-        if (have <= most) return {};
-        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu: damaged, or a download that is not finished?", most, what,
-                             file_.size(), static_cast<unsigned long long>(have));
+        if (have > most)
+            return error::format(errc::count_too_large, "want at most %zu %s, have %llu", most, what, static_cast<unsigned long long>(have));
+        if (have <= left() / least_bytes) return {};
+        return error::format(errc::file_incomplete, "%llu %s do not fit a file of %zu bytes: a download that is not finished?",
+                             static_cast<unsigned long long>(have), what, file_.size());
     };
     if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
     return fits(n_values, limits_.keys, value_bytes, "keys");
@@ -48226,9 +48309,9 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t each = size_of(v.type);
     if (v.count > left() / each) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more",
+            return error::format(errc::file_incomplete, "key '%s': want %zu bytes, the file has %zu more: a download that is not finished?",
                                  printable(v.key).c_str(), each, left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
+        return error::format(errc::file_incomplete, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), name_of(v.type), left());
     }
     v.data = file_.subspan(at_, static_cast<std::size_t>(v.count) * each);
@@ -48244,9 +48327,9 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
 PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     if (v.count > left() / 8) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
+            return error::format(errc::file_incomplete, "key '%s': want a string, the file has %zu more bytes: a download that is not finished?",
                                  printable(v.key).c_str(), left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
+        return error::format(errc::file_incomplete, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
     // A vocabulary has hundreds of thousands, so the good ones pass without a status each.
@@ -48258,7 +48341,8 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
             continue;
         }
         std::string_view text;
-        if (const status ok = string(text, "a string", file_.size()); !ok) return ok.error().in(printable(v.key).c_str());
+        constexpr std::uint64_t unlimited = UINT64_MAX;  // but by the file
+        if (const status ok = string(text, "a string", unlimited); !ok) return ok.error().in(printable(v.key).c_str());
     }
     return {};
 }
@@ -48928,6 +49012,18 @@ enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_poin
 /// The kind of a file that begins with these bytes; a few hundred suffice.
 [[nodiscard]] PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes);
 
+namespace detail {
+/// What is wrong with a file of a kind that is never a model's, and what to do; nullptr for the others.
+[[nodiscard]] PHI4FLASH_BODY const char* explain_kind(file_kind kind);
+
+/// What sentences call a file of the host's in memory: its name, or its number where there are no names or this one is empty.
+[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
+
+/// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
+/// Code: wrong_file_kind.
+[[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted);
+}  // namespace detail
+
 #if PHI4FLASH_FILES
 namespace detail {
 
@@ -48938,17 +49034,55 @@ namespace detail {
     return printable(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
 }
 
-/// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
-/// Codes: wrong_file_kind, file_incomplete.
+/// As explain_bytes, of a file, which lies in a folder and may have a name that tells more. Codes: wrong_file_kind, file_incomplete.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
 
 }  // namespace detail
 #endif
 
 #if PHI4FLASH_BODIES
-#if PHI4FLASH_FILES
 namespace detail {
 
+PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
+    switch (kind) {
+        case file_kind::lfs_pointer:
+            return "a Git LFS pointer, not the file that it stands for: run 'git lfs pull' where it came from, or download with 'hf download'";
+        case file_kind::web_page: return "a web page, not the file that it should be: download it again, with 'hf download'";
+        case file_kind::pytorch:
+            return "a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and use that";
+        case file_kind::archive: return "an archive: unpack it, and use the folder or the .gguf file in it";
+        default: return nullptr;
+    }
+}
+
+/// Safetensors begin with a number of eight bytes, the first of which may look like anything.
+[[nodiscard]] inline bool is_too_short_to_tell(std::span<const std::byte> bytes, file_kind wanted) {
+    return wanted == file_kind::safetensors && bytes.size() < 8;
+}
+
+PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
+    if (i < names.size() && !names[i].empty()) return printable(names[i]);
+    char number[32] = {};
+    print(number, sizeof number, "file %zu", i);
+    return printable(std::string_view(number));
+}
+
+PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {
+    const file_kind have = identify(bytes);
+    if (have == wanted || have == file_kind::unknown || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    if (const char* const known = explain_kind(have); known != nullptr) return is(known);
+    const bool weights = wanted == file_kind::safetensors;
+    if (have == file_kind::gguf) return is("a GGUF file: give it itself as the model, alone");
+    if (have == file_kind::json && weights) return is("a JSON file, not weights");
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
+    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
+                         wanted == file_kind::gguf ? "a GGUF file"
+                         : weights                 ? "weights"
+                                                   : "a JSON object");
+}
+
+#if PHI4FLASH_FILES
 PHI4FLASH_COLD_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
@@ -48961,42 +49095,27 @@ PHI4FLASH_COLD_BODY std::optional<error> explain_file(const std::filesystem::pat
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
         return error::format(errc::file_incomplete, "%s: a download that is not finished: go on with it, then use what it makes", name.c_str());
-    if (have == wanted || have == file_kind::unknown) return std::nullopt;
-    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
-    switch (have) {
-        case file_kind::lfs_pointer:
-            return is("a Git LFS pointer, not the file that it stands for: run 'git lfs pull' there, or download with 'hf download'");
-        case file_kind::web_page: return is("a web page, not the file that it should be: download it again, with 'hf download'");
-        case file_kind::pytorch:
-            return is("a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and give that folder");
-        case file_kind::archive: return is("an archive: unpack it, and give the folder or the .gguf file in it");
-        case file_kind::gguf: return is("a GGUF file: give it itself as the model, without a folder");
-        case file_kind::safetensors:
-            return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s",
-                                 name.c_str(), folder_of(path).c_str());
-        case file_kind::json:
-            if (wanted == file_kind::safetensors) return is("a JSON file, not weights");
-            return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s",
-                                 name.c_str(), folder_of(path).c_str());
-        default: break;
-    }
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
-    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
-                         wanted == file_kind::gguf          ? "a GGUF file"
-                         : wanted == file_kind::safetensors ? "weights"
-                                                            : "a JSON object");
+    if (have == wanted || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    if (have == file_kind::safetensors)
+        return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s", name.c_str(),
+                             folder_of(path).c_str());
+    if (have == file_kind::json && wanted != file_kind::safetensors)
+        return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s", name.c_str(),
+                             folder_of(path).c_str());
+    return explain_bytes(name, bytes, wanted);
 }
+#endif
 
 }  // namespace detail
-#endif
 
 PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;
-    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
-    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
-    if (has("GGUF")) return file_kind::gguf;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits; nothing may be left of the rest.
+    if ((has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv) && static_cast<unsigned char>(text[3]) < 8)
+        return file_kind::safetensors;
+    if (has("GGUF") || (!text.empty() && "GGUF"sv.starts_with(text))) return file_kind::gguf;  // the second: as far as it was downloaded
     if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
     if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
     if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;
@@ -49214,6 +49333,9 @@ struct file_part {
 };
 
 namespace detail {
+/// What sentences call it.
+[[nodiscard]] inline std::filesystem::path name_of_part(const file_part& part) { return from_utf8(part.name.empty() ? file_part().name : part.name); }
+
 /// Tensors in a file are aligned from where it begins, so a part that begins elsewhere is copied.
 inline constexpr std::uint64_t part_alignment = 64;
 
@@ -49242,6 +49364,8 @@ struct file_bytes {
     return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
                          printable(path).c_str(), printable(target).c_str());
 }
+
+[[nodiscard]] inline error no_path() { return error::format(errc::invalid_argument, "path: want the name of a file, have an empty one"); }
 
 [[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
     return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
@@ -49309,6 +49433,7 @@ struct scoped_handle {
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    if (path.empty()) return no_path();
     constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
     void* const raw =
@@ -49440,6 +49565,7 @@ template <class Map>
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    if (path.empty()) return no_path();
     const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
@@ -49465,7 +49591,8 @@ public:
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
-    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
+    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled;
+    /// invalid_argument (no path).
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
     /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
     /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
@@ -49548,6 +49675,7 @@ namespace detail {
 }
 #else
 [[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    if (path.empty()) return no_path();
     const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
@@ -49573,7 +49701,7 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem:
 
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
-        const auto path = detail::from_utf8(part.name);
+        const auto path = detail::name_of_part(part);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
@@ -50146,7 +50274,7 @@ PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesyste
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
                                                             progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
-                                    [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+                                    [&] { return open_file(part, detail::name_of_part(part), mapping, options, tell); });
 }
 #endif
 
@@ -52052,6 +52180,7 @@ template <class Wanted>
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY error nothing_there(const std::filesystem::path& path) {
+    if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
     std::error_code failed;
     const printable name(path);
     if (const auto link = explain_link(path)) return *link;
@@ -52267,7 +52396,7 @@ public:
     safetensors& operator=(safetensors&&) = default;
 
     /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
-    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
     /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
     static result<safetensors> parse(std::span<const std::byte> file);
 
@@ -52427,7 +52556,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
-        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
+        return error::format(errc::file_incomplete, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
                              length_bytes, file.size());
     std::uint64_t length = 0;
     std::memcpy(&length, file.data(), length_bytes);
@@ -52435,7 +52564,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
         return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
                              static_cast<unsigned long long>(length));
     if (length > file.size() - length_bytes)
-        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
+        return error::format(errc::file_incomplete, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
     if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 1: want '{'");
@@ -52525,9 +52654,12 @@ public:
 #endif
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
-    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
+    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed. `names` (since 0.2) are
+    /// what errors call the files by: one for each, or none at all. Errors: those of `open` but for paths and the index; invalid_argument for
+    /// another number of names.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                          std::string_view generation_config_json = {}, const config_options& options = {});
+                                          std::string_view generation_config_json = {}, const config_options& options = {},
+                                          std::span<const std::string_view> names = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Of generation_config.json, or else what config.json says of it.
@@ -52565,14 +52697,12 @@ private:
     status check_index(const checkpoint_index& index) const;
     status open_weights(const mapping_options& mapping, progress_ref tell);
     [[nodiscard]] printable place_of(const char* name) const { return printable(folder_ / name); }
-    [[nodiscard]] printable place() const { return printable(folder_); }
 
     std::filesystem::path folder_;
     std::filesystem::path tokenizer_path_;
     std::vector<mapped_file> files_;
 #else
     [[nodiscard]] printable place_of(const char* name) const { return printable(std::string_view(name)); }
-    [[nodiscard]] printable place() const { return printable(std::string_view()); }
 #endif
     sambay_config config_;
     generation_config generation_;
@@ -52625,22 +52755,26 @@ PHI4FLASH_COLD_BODY status checkpoint::collect() {
 /// After all has been checked.
 PHI4FLASH_COLD_BODY status checkpoint::align() {
     auto block = align_tensors(detail::span_of(tensors_), [this](std::size_t) { release_pages(); });
-    if (!block) return block.error().in(place().c_str());
+#if PHI4FLASH_FILES
+    if (!block && !folder_.empty()) return block.error().in(printable(folder_).c_str());
+#endif
+    if (!block) return block.error();
     aligned_ = *std::move(block);
     return {};
 }
 
 PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                               std::string_view generation_config_json, const config_options& options) {
+                                                               std::string_view generation_config_json, const config_options& options,
+                                                               std::span<const std::string_view> names) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        if (!names.empty() && names.size() != files.size())
+            return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
         for (std::size_t i = 0; i < files.size(); ++i) {
-            if (const status ok = loaded.add_file(files[i]); !ok) {
-                char place[32] = {};
-                detail::print(place, sizeof place, "file %zu", i);
-                return ok.error().in(place);
-            }
+            const printable name = detail::name_in_memory(names, i);
+            if (const auto other = detail::explain_bytes(name, files[i], file_kind::safetensors)) return *other;
+            if (const status ok = loaded.add_file(files[i]); !ok) return ok.error().in(name.c_str());
         }
         if (const status ok = loaded.collect(); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();
@@ -53617,6 +53751,9 @@ struct model_in_memory {
     std::string_view config{};      ///< config.json
     std::string_view generation{};  ///< generation_config.json; may be empty
     std::string_view tokenizer{};   ///< tokenizer.json; may be empty
+    /// Of `weights`, one for each or none at all, for sentences such as "model-00002-of-00004.safetensors: the last 96 of 4096 bytes are
+    /// missing". One that is empty is none. Copied where they are kept.
+    std::span<const std::string_view> names{};
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -53641,8 +53778,8 @@ public:
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
     /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
-    /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
-    /// PHI4FLASH_HAS_JSON is 0. @since 0.2
+    /// invalid_argument for no weights, several GGUF files, JSON beside one, or another number of names; wrong_file_kind; file_not_found for
+    /// safetensors without config.json, file_unreadable for any where PHI4FLASH_HAS_JSON is 0. @since 0.2
     static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
     static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
@@ -53687,16 +53824,8 @@ public:
     [[nodiscard]] result<tokenizer> open_tokenizer() const;
 
 private:
-#if PHI4FLASH_FILES
-    using place = std::filesystem::path;
-    [[nodiscard]] printable name() const { return path_.empty() ? printable(std::string_view("the model")) : printable(path_); }
-#else
-    struct place {};  // in memory there are no names
-    [[nodiscard]] printable name() const { return printable(std::string_view("the model")); }
-#endif
-
-    /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
-    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell);
+    /// What was read, with what it needs beside it.
+    static result<model_files> from_packed(result<packed_model> file, const printable& name, const opening_options& options, progress_ref tell);
 
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
@@ -53705,7 +53834,10 @@ private:
     std::variant<packed_model> form_;
 #endif
     std::optional<repacked_model> repacked_;
-    place path_;
+    printable name_{std::string_view("the model")};
+#if PHI4FLASH_FILES
+    std::filesystem::path path_;
+#endif
 };
 
 #if PHI4FLASH_BODIES
@@ -53727,15 +53859,18 @@ PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem:
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
-        if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
-        if (kind != std::filesystem::file_type::directory)
-            return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+        if (kind != std::filesystem::file_type::directory) {
+            auto file = from_packed(packed_model::open(path, options.mapping, options.config, tell), printable(path), options, tell);
+            if (file) file->path_ = path;
+            return file;
+        }
 #if PHI4FLASH_HAS_JSON
         auto folder = checkpoint::open(path, options.config, options.mapping, tell);
         if (!folder) return folder.error();
         model_files made;
+        made.name_ = printable(path);
         made.path_ = path;
         made.form_ = *std::move(folder);
         return made;
@@ -53750,7 +53885,10 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem:
 
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&] {
-        return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+        const printable name(detail::name_of_part(part));
+        auto file = from_packed(packed_model::open(part, options.mapping, options.config, tell), name, options, tell);
+        if (file) file->path_ = detail::from_utf8(part.name);
+        return file;
     });
 }
 #endif
@@ -53758,19 +53896,31 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part,
 PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
-        const file_kind kind = identify(bytes.weights.front());
-        if (kind == file_kind::gguf) {
+        if (!bytes.names.empty() && bytes.names.size() != bytes.weights.size())
+            return error::format(errc::invalid_argument, "names: want one for each of %zu files of weights, or none, have %zu", bytes.weights.size(),
+                                 bytes.names.size());
+        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
+        const printable name(named ? bytes.names.front() : std::string_view("the model"));
+        const std::span<const std::byte> first = bytes.weights.front();
+        const file_kind kind = identify(first);
+        const bool has_config = PHI4FLASH_HAS_JSON && !bytes.config.empty();  // so the rest is safetensors, whatever is left of them
+        if (kind == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(first, file_kind::safetensors))) {
             if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
                 return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
                                      "files of weights and %zu bytes of JSON", bytes.weights.size(),
                                      bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
-            return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+            auto file = packed_model::from_memory(first, options.config);
+            if (!file) return file.error().in(name.c_str());
+            return from_packed(std::move(file), name, options, tell);
         }
-        if (kind != file_kind::safetensors)
-            return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
-                                 bytes.weights.front().empty() ? "none" : "others");
+        if (kind != file_kind::safetensors && !has_config) {
+            if (first.empty()) return error::format(errc::file_empty, "%s: no bytes: want a GGUF or safetensors file", name.c_str());
+            if (const auto other = detail::explain_bytes(name, first, file_kind::gguf)) return *other;
+            return error::format(errc::wrong_file_kind, "%s: want bytes that begin as a GGUF or safetensors file does, have others", name.c_str());
+        }
 #if PHI4FLASH_HAS_JSON
-        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+        if (!has_config) return error::format(errc::file_not_found, "%s: a safetensors file: want the text of config.json with it", name.c_str());
+        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config, bytes.names);
         if (!made) return made.error();
         model_files files;
         files.form_ = *std::move(made);
@@ -53797,11 +53947,11 @@ PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
 PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
         if (!has_tokenizer())
-            return error::format(errc::file_not_found, "%s has no tokenizer%s", name().c_str(),
+            return error::format(errc::file_not_found, "%s has no tokenizer%s", name_.c_str(),
                                  packed() == nullptr ? ": there is no tokenizer.json" : "");
         if (const packed_model* const file = packed()) {
             auto text = read_tokenizer(*file);
-            if (!text) return text.error().in(name().c_str());
+            if (!text) return text.error().in(name_.c_str());
             return text;
         }
 #if PHI4FLASH_HAS_JSON
@@ -53814,18 +53964,18 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
 #endif
 #endif
-        return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        return error::format(errc::file_not_found, "%s has no tokenizer", name_.c_str());
     });
 }
 
-PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const printable& name, const opening_options& options,
                                                                  progress_ref tell) {
     if (!file) return file.error();
     model_files made;
-    made.path_ = from;
+    made.name_ = name;
     if (file->needs_repacking()) {
         auto repacked = repacked_model::create(*file, options.repack, tell);
-        if (!repacked) return repacked.error().in(made.name().c_str());
+        if (!repacked) return repacked.error().in(name.c_str());
         made.repacked_.emplace(*std::move(repacked));
     }
     made.form_ = *std::move(file);

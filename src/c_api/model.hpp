@@ -1,6 +1,6 @@
 #pragma once
 /// Models and tokenizers: the handles that never change, and text.
-#include "model_source.hpp"
+#include "host_files.hpp"
 
 #include <atomic>
 
@@ -11,8 +11,15 @@ using model_type = model<any_sambay>;
 
 class model_handle : public handle<model_handle, handle_kind::model> {
 public:
-    model_handle(const host_memory& memory, model_source&& from, model_type&& bound)
-        : handle(memory), source(std::move(from)), weights(std::move(bound)) {}
+    model_handle(const host_memory& memory, std::vector<memory_block>&& of_files, model_files&& from, model_type&& bound)
+        : handle(memory), copies(std::move(of_files)), source(std::move(from)), weights(std::move(bound)) {}
+
+    /// Bytes of this program's own, or of the host's allocator.
+    [[nodiscard]] std::uint64_t owned_bytes() const {
+        std::uint64_t sum = source.owned_bytes() + weights.parameter_bytes();
+        for (const memory_block& copy : copies) sum += copy.bytes().size();
+        return sum;
+    }
 
     /// Computed once, by whoever asks first; two at once compute the same.
     [[nodiscard]] weights_fingerprint fingerprint() const {
@@ -23,7 +30,8 @@ public:
         return {fingerprint_.load(std::memory_order_relaxed)};
     }
 
-    const model_source source;
+    const std::vector<memory_block> copies;  // files of the host's that `source` refers to
+    const model_files source;
     const model_type weights;
 
 private:
@@ -43,6 +51,13 @@ struct model_choices {
     host_memory memory;
     bool copy_file = false;
     config_options config{};
+
+    [[nodiscard]] opening_options opening() const {
+        opening_options options;
+        options.config = config;
+        options.repack.memory = memory.source();
+        return options;
+    }
 };
 
 [[nodiscard]] inline outcome read_model_options(const phi4flash_model_options* from, model_choices& to) {
@@ -55,11 +70,13 @@ struct model_choices {
     return read_allocator(o.allocator, host_memory(), to.memory);
 }
 
-/// Binds the model in its place: views point into the source, which must not move afterwards but as a whole.
-[[nodiscard]] inline outcome finish_model(const host_memory& memory, model_source&& source, phi4flash_model** out) {
-    auto bound = model_type::bind(source, source.config(), memory.source());
+/// Binds the model in its place: views point into the files, which must not move afterwards but as a whole.
+[[nodiscard]] inline outcome finish_model(const host_memory& memory, result<model_files> files, std::vector<memory_block> copies,
+                                          phi4flash_model** out) {
+    if (!files) return files.error();
+    auto bound = model_type::bind(*files, files->config(), memory.source());
     if (!bound) return bound.error();
-    auto made = make_handle<model_handle>(memory, std::move(source), *std::move(bound));
+    auto made = make_handle<model_handle>(memory, std::move(copies), *std::move(files), *std::move(bound));
     if (!made) return made.error();
     give_handle(out, *std::move(made));
     return {};
@@ -69,69 +86,20 @@ struct model_choices {
     model_choices choices;
     if (outcome ok = read_model_options(given, choices); !ok) return ok;
     if (path.find('\0') != std::string_view::npos) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "path: there is a NUL in it");
-    opening_options options;
+    opening_options options = choices.opening();
     options.mapping.copy = choices.copy_file;
-    options.config = choices.config;
-    options.repack.memory = choices.memory.source();
-    auto files = model_files::open(from_utf8(path), options);
-    if (!files) return files.error();
-    return finish_model(choices.memory, model_source(*std::move(files)), out);
-}
-
-/// A file in memory: the host's own where it can be used in place, else a copy, which is added to `copies`.
-[[nodiscard]] inline outcome read_file_of_host(const phi4flash_file& f, std::size_t i, const host_memory& memory, std::vector<memory_block>& copies,
-                                               named_bytes& to) {
-    std::string_view name;
-    if (outcome ok = read_text(f.name, f.name_length, name, "files[i].name"); !ok) return ok;
-    to.name.assign(name);
-    if (f.bytes == 0) return outcome::failed(PHI4FLASH_FILE_EMPTY, "file %zu: it has no bytes", i);
-    if (f.bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "file %zu: %llu bytes are more than there can be in memory", i,
-                               static_cast<unsigned long long>(f.bytes));
-    if ((f.data == nullptr) == (f.read == nullptr))
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "file %zu: want data or a reader, have %s", i, f.data == nullptr ? "neither" : "both");
-    const auto bytes = static_cast<std::size_t>(f.bytes);
-    const bool in_place = f.data != nullptr && reinterpret_cast<std::uintptr_t>(f.data) % gguf_host_alignment == 0;
-    if (in_place) {
-        to.bytes = {static_cast<const std::byte*>(f.data), bytes};
-        return {};
-    }
-    auto block = memory.take_block(bytes, "copy of a file");
-    if (!block) return block.error();
-    std::byte* const place = block->bytes().data();
-    copies.push_back(*std::move(block));
-    to.bytes = {place, bytes};
-    if (f.data != nullptr) {
-        std::memcpy(place, f.data, bytes);
-        return {};
-    }
-    constexpr std::size_t piece = std::size_t{64} << 20;
-    for (std::size_t at = 0; at < bytes; at += piece) {
-        const std::size_t n = (std::min)(piece, bytes - at);
-        if (const std::int32_t answer = f.read(f.user, at, place + at, n); answer != 0)
-            return outcome::failed(PHI4FLASH_HOST_FAILED, "file %zu: its reader answered %ld for %zu bytes from byte %zu on", i,
-                                   static_cast<long>(answer), n, at);
-    }
-    return {};
+    return finish_model(choices.memory, model_files::open(from_utf8(path), options), {}, out);
 }
 
 [[nodiscard]] inline outcome open_model_files(const phi4flash_file* files, std::size_t count, const phi4flash_model_options* given,
                                               phi4flash_model** out) {
-    constexpr std::size_t most = 10000;
     model_choices choices;
+    host_files of_host;
     if (outcome ok = read_model_options(given, choices); !ok) return ok;
-    if (files == nullptr) return missing("files");
-    if (count == 0 || count > most) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want 1 to %zu, have %zu", most, count);
-    std::vector<memory_block> copies;
-    std::vector<named_bytes> named(count);
-    for (std::size_t i = 0; i < count; ++i) {
-        phi4flash_file file;
-        if (outcome ok = read_element(files, i, file, "file"); !ok) return ok;
-        if (outcome ok = read_file_of_host(file, i, choices.memory, copies, named[i]); !ok) return ok;
-    }
-    auto opened = memory_files::open(named, choices.config, {.memory = choices.memory.source()});
-    if (!opened) return opened.error();
-    return finish_model(choices.memory, model_source(*std::move(opened), std::move(copies)), out);
+    if (outcome ok = of_host.list(files, count); !ok) return ok;
+    if (outcome ok = of_host.read(choices.memory); !ok) return ok;
+    auto opened = model_files::from_memory(of_host.as_model(), choices.opening());
+    return finish_model(choices.memory, std::move(opened), of_host.take_copies(), out);
 }
 
 [[nodiscard]] inline phi4flash_model_info info_of(const model_handle& m) {
@@ -143,7 +111,7 @@ struct model_choices {
     info.width = shape.d_model;
     info.window = shape.window;
     info.weight_bytes = bytes_of_tensors(m.source.tensors());
-    info.owned_bytes = m.source.owned_bytes() + m.weights.parameter_bytes();
+    info.owned_bytes = m.owned_bytes();
     info.fingerprint = m.fingerprint().value;
     return info;
 }

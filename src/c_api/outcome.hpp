@@ -41,7 +41,6 @@ using namespace detail;
         case errc::json_unknown_key:
         case errc::json_missing_key:
         case errc::json_bad_number: return PHI4FLASH_BAD_JSON;
-        case errc::header_truncated:
         case errc::header_too_large:
         case errc::unknown_dtype:
         case errc::size_overflow:
@@ -56,7 +55,6 @@ using namespace detail;
         case errc::bad_magic:
         case errc::count_too_large:
         case errc::string_too_long:
-        case errc::array_too_long:
         case errc::nested_array:
         case errc::unknown_value_type:
         case errc::bad_alignment:

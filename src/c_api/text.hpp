@@ -25,7 +25,7 @@ namespace c_api {
 #else
     (void)json;
     (void)out;
-    return outcome::failed(PHI4FLASH_NOT_SUPPORTED, "%s", memory_files::no_json().message());
+    return outcome::failed(PHI4FLASH_NOT_SUPPORTED, "%s", no_json);
 #endif
 }
 

@@ -173,7 +173,7 @@ void refusals(std::span<const std::byte> gguf) {
                  "JSON beside");
     expect_error(p4::model_files::from_memory(gguf.first(gguf.size() / 2)), p4::errc::file_incomplete, "", "half a file");
     expect_error(p4::model_files::from_memory(std::as_bytes(std::span("not a model at all"))), p4::errc::wrong_file_kind, "want bytes", "a text");
-    expect_error(p4::model_files::from_memory(std::span<const std::byte>()), p4::errc::wrong_file_kind, "have none", "no bytes");
+    expect_error(p4::model_files::from_memory(std::span<const std::byte>()), p4::errc::file_empty, "no bytes", "no bytes");
 }
 
 struct as_q4 {
@@ -226,7 +226,7 @@ int main(int argc, char** argv) {
     const auto checkpoint = p4::model_files::from_memory(bytes);
     expect_answer(checkpoint, "from_memory, safetensors");
     if (!checkpoint) return 1;
-    expect(!p4::model_files::from_memory({.weights = files}).has_value(), "safetensors without config.json");
+    expect_error(p4::model_files::from_memory({.weights = files}), p4::errc::file_not_found, "config.json", "safetensors without config.json");
 
     const auto packed = converted(*checkpoint);
     refusals(packed);

@@ -277,6 +277,71 @@ TEST_CASE("an allocator whose memory is not aligned is an error, and so is one t
     CHECK(none == nullptr);
 }
 
+TEST_CASE("a list of files is looked at before anything is read or taken") {
+    in_memory all;
+    text_reader readers[4];
+    for (int i = 0; i < 4; ++i) {
+        readers[i].text = &all.texts[i];
+        all.files[i].data = nullptr;
+        all.files[i].user = &readers[i];
+        all.files[i].read = &text_reader::read;
+    }
+    counting_allocator memory;
+    const auto allocator = memory.as_struct();
+    auto opening = sized<phi4flash_model_options>();
+    opening.allocator = &allocator;
+    const auto refused = [&](phi4flash_file* files, size_t count, phi4flash_code code, const char* words) {
+        CAPTURE(words);
+        phi4flash_model* none = nullptr;
+        phi4flash_error error;
+        CHECK(phi4flash_model_open_files(files, count, &opening, &none, &error) == code);
+        CHECK_MESSAGE(contains(error.message, words), error.message);
+        CHECK(none == nullptr);
+        for (const text_reader& reader : readers) CHECK(reader.calls == 0);
+        CHECK(memory.calls == 0);
+    };
+    const auto named = [](phi4flash_file file, std::string_view name) {
+        file.name = name.data();
+        file.name_length = name.size();
+        return file;
+    };
+    phi4flash_file* const f = all.files;
+    refused(f, 3, PHI4FLASH_FILE_NOT_FOUND, "files: there is no *.safetensors");
+    refused(f + 1, 3, PHI4FLASH_FILE_NOT_FOUND, "files: there is no config.json");
+    refused(f + 3, 1, PHI4FLASH_FILE_NOT_FOUND, "files: there is no config.json");
+    refused(f, 1, PHI4FLASH_FILE_NOT_FOUND, "files: there is no *.safetensors");
+    phi4flash_file list[5] = {f[0], f[1], f[2], f[3], f[0]};
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have two");
+    list[4] = named(f[3], "model.gguf");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'model.gguf'");
+    list[4] = named(f[1], "vocab.json");
+    list[4].bytes = 0;
+    refused(list, 5, PHI4FLASH_FILE_EMPTY, "vocab.json: it has no bytes");
+    list[4].bytes = f[1].bytes;
+    list[4].data = all.texts[1].data();
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "vocab.json: want data or a reader, have both");
+    list[4] = named(f[1], "");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'file 4'");
+
+    // A file that is not needed is not read.
+    text_reader unread;
+    list[4] = named(f[1], "vocab.json");
+    list[4].user = &unread;
+    owned<phi4flash_model> model;
+    C_API_OK(phi4flash_model_open_files(list, 5, &opening, model.out(), error));
+    CHECK(unread.calls == 0);
+    CHECK(readers[3].calls == 1);
+
+    // A file that is something else is told by its name.
+    const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    list[3].read = nullptr;
+    list[3].data = pointer.data();
+    list[3].bytes = pointer.size();
+    phi4flash_error error;
+    CHECK(phi4flash_model_open_files(list, 5, &opening, model.out(), &error) == PHI4FLASH_WRONG_FILE_KIND);
+    CHECK_MESSAGE(contains(error.message, "model.safetensors: a Git LFS pointer"), error.message);
+}
+
 TEST_CASE("a model from memory, and by readers") {
     in_memory all;
     owned<phi4flash_model> model;
@@ -327,7 +392,7 @@ TEST_CASE("a model from memory, and by readers") {
     C_API_FAILS(PHI4FLASH_FILE_EMPTY, phi4flash_model_open_files(all.files, 4, nullptr, model.out(), error));
     all.files[3].bytes = 100;
     phi4flash_error error;
-    CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) != PHI4FLASH_OK);
+    CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) == PHI4FLASH_FILE_INCOMPLETE);
     CHECK_MESSAGE(std::string_view(error.message).starts_with(std::string(all.files[3].name, all.files[3].name_length) + ": "), error.message);
     all.files[3] = all.files[0];
     const std::string twice = "files: want one " + std::string(all.files[0].name, all.files[0].name_length) + ", have two";

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <type_traits>
@@ -18,6 +19,7 @@ using phi4flash::errc;
 using phi4flash::error;
 using phi4flash::executor_ref;
 using phi4flash::memory_block;
+using phi4flash::name_of;
 using phi4flash::result;
 using phi4flash::status;
 
@@ -30,6 +32,16 @@ TEST_CASE("an error is a code and a sentence") {
     CHECK(std::string(outer.message()) == "model.safetensors: tensor \"a.weight\": want 3, have 4");
     CHECK(std::string(error().message()).empty());
     static_assert(std::is_trivially_copyable_v<error>);
+}
+
+TEST_CASE("every code has a name of its own") {
+    std::set<std::string> names;
+    std::size_t codes = 0;
+    for (std::uint16_t i = 1; std::string(name_of(static_cast<errc>(i))) != "unknown"; ++i, ++codes) names.insert(name_of(static_cast<errc>(i)));
+    CHECK(codes == static_cast<std::size_t>(errc::bad_chat_message));
+    CHECK(names.size() == codes);
+    CHECK(names.count("out_of_memory") == 1);
+    CHECK(std::string(name_of(errc{})) == "unknown");
 }
 
 TEST_CASE("a sentence that is too long is cut, not overrun") {

@@ -36,6 +36,10 @@ inline std::string padded(std::string header) {
     return header;
 }
 
+inline bytes bytes_of(std::string_view text) {
+    const auto* const begin = reinterpret_cast<const std::byte*>(text.data());
+    return {begin, begin + text.size()};
+}
 inline std::string_view text_of(const bytes& file) { return {reinterpret_cast<const char*>(file.data()), file.size()}; }
 
 /// The error has this code, and its sentence every one of `words`.

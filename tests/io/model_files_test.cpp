@@ -45,6 +45,10 @@ TEST_CASE("io/model_files: neither a folder nor a packed file") {
     const auto file = folder.write("model.gguf", "\1\2\3\4, and longer than any header.");
     check_error(model_files::open(file), errc::bad_magic, {"model.gguf"});
     check_error(open_tokenizer_json(folder.path()), errc::file_not_found, {"tokenizer.json"});
+    check_error(checkpoint::open(""), errc::invalid_argument, {"path: want"});
+    check_error(packed_model::open(""), errc::invalid_argument, {"path: want"});
+    check_error(open_tokenizer_json(""), errc::invalid_argument, {"path: want"});
+    check_error(mapped_file::open(""), errc::invalid_argument, {"path: want"});
 }
 
 namespace {
@@ -109,6 +113,50 @@ TEST_CASE("io/model_files: from memory it is what it is in files") {
     require_value(gguf);
     check_same(*gguf, *direct);
     CHECK(gguf->owned_bytes() == 0);
+}
+
+TEST_CASE("io/model_files: files in memory are called by their names") {
+    const auto files = model_files::open(golden::folder_of("f32-8l"));
+    require_value(files);
+    const bytes packed = packed_from(*files);
+    const std::span<const std::byte> whole[] = {packed}, cut[] = {std::span(packed).first(packed.size() / 2)};
+    const std::string_view name[] = {"npc.gguf"}, two[] = {"a", "b"};
+    const auto model = model_files::from_memory({.weights = whole, .names = name});
+    require_value(model);
+    CHECK(model->path().empty());
+    check_error(model->open_tokenizer(), errc::file_not_found, {"npc.gguf has no tokenizer"});
+    check_error(model_files::from_memory({.weights = cut, .names = name}), errc::file_incomplete, {"npc.gguf: "});
+    check_error(model_files::from_memory({.weights = whole, .names = two}), errc::invalid_argument, {"names: want one for each of 1 ", "have 2"});
+    const bytes page = bytes_of("<!DOCTYPE html><html>");
+    const std::span<const std::byte> wrong[] = {page};
+    check_error(model_files::from_memory({.weights = wrong, .names = name}), errc::wrong_file_kind, {"npc.gguf: ", "a web page"});
+    check_error(model_files::from_memory({.weights = wrong}), errc::wrong_file_kind, {"the model: ", "a web page"});
+    const std::string_view unnamed[] = {""};
+    check_error(model_files::from_memory({.weights = cut, .names = unnamed}), errc::file_incomplete, {"the model: "});
+
+    const auto config = read_file(golden::folder_of("f32-8l") / "config.json", 1 << 20);
+    require_value(config);
+    const bytes safetensors = bytes_of(*read_file(golden::folder_of("f32-8l") / "model.safetensors", std::size_t{1} << 30));
+    for (std::size_t n = 1; n < 2000; ++n) {  // its header, and from there on the tests of safetensors
+        CAPTURE(n);
+        const std::span<const std::byte> some[] = {std::span(safetensors).first(n)};
+        check_error(model_files::from_memory({.weights = some, .config = *config, .names = name}), errc::file_incomplete, {"npc.gguf: "});
+    }
+    for (const char begin : {'@', '{', 'G', ' ', '8', '\0'}) {  // the lowest byte of a header's length
+        CAPTURE(begin);
+        const temporary_folder folder;
+        folder.write("config.json", *config);
+        folder.write("model.safetensors", std::string(1, begin));
+        check_error(checkpoint::open(folder.path()), errc::file_incomplete, {"model.safetensors: "});
+        const bytes one = bytes_of(std::string(1, begin));
+        const std::span<const std::byte> some[] = {one};
+        check_error(checkpoint::from_memory(*config, some), errc::file_incomplete, {"file 0: "});
+        check_error(model_files::from_memory({.weights = some, .config = *config}), errc::file_incomplete, {"file 0: "});
+    }
+    for (const std::size_t n : {1u, 2u, 3u, 4u, 23u}) {
+        const temporary_folder folder;
+        check_error(model_files::open(folder.write("a.gguf", text_of(packed).substr(0, n))), errc::file_incomplete, {"a.gguf: "});
+    }
 }
 
 #if !defined(_WIN32)

@@ -231,6 +231,25 @@ TEST_CASE("a tensor that the model does not have is named") {
     CHECK(says(e, "model.layers.8.mlp.fc1.weight"));
 }
 
+TEST_CASE("a tensor that is listed twice is named, and so is a source that lists fewer than it finds") {
+    table t = complete();
+    p4::tensor_view again = *t.find("model.layers.3.mlp.fc2.weight");
+    t.views.push_back(again);
+    const p4::error twice = failure_of(t);
+    CHECK(twice.code() == p4::errc::duplicate_name);
+    CHECK(says(twice, "'model.layers.3.mlp.fc2.weight' is listed twice"));
+
+    struct finds_more {
+        table all;
+        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const { return all.find(name); }
+        [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return all.tensors().first(3); }
+    };
+    const auto fewer = p4::model<>::bind(finds_more{complete()}, config());
+    REQUIRE(!fewer);
+    CHECK(fewer.error().code() == p4::errc::invalid_argument);
+    CHECK(says(fewer.error(), "lists 3 tensors, and "));
+}
+
 TEST_CASE("an lm_head is accepted only where it equals the embedding") {
     table t = complete();
     t.add("lm_head.weight", {11, 8});

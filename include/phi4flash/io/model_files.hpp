@@ -37,6 +37,9 @@ struct model_in_memory {
     std::string_view config{};      ///< config.json
     std::string_view generation{};  ///< generation_config.json; may be empty
     std::string_view tokenizer{};   ///< tokenizer.json; may be empty
+    /// Of `weights`, one for each or none at all, for sentences such as "model-00002-of-00004.safetensors: the last 96 of 4096 bytes are
+    /// missing". One that is empty is none. Copied where they are kept.
+    std::span<const std::string_view> names{};
 };
 
 /// Configuration, weights and tokenizer of a model, whichever form they have. A tensor_source: bind a model to it. Reading from
@@ -61,8 +64,8 @@ public:
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
     /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
-    /// invalid_argument for no weights, several GGUF files, or JSON beside one; wrong_file_kind; file_unreadable for safetensors where
-    /// PHI4FLASH_HAS_JSON is 0. @since 0.2
+    /// invalid_argument for no weights, several GGUF files, JSON beside one, or another number of names; wrong_file_kind; file_not_found for
+    /// safetensors without config.json, file_unreadable for any where PHI4FLASH_HAS_JSON is 0. @since 0.2
     static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
     static result<model_files> from_memory(std::span<const std::byte> gguf, const opening_options& options = {}, progress_ref tell = {}) {
@@ -107,16 +110,8 @@ public:
     [[nodiscard]] result<tokenizer> open_tokenizer() const;
 
 private:
-#if PHI4FLASH_FILES
-    using place = std::filesystem::path;
-    [[nodiscard]] printable name() const { return path_.empty() ? printable(std::string_view("the model")) : printable(path_); }
-#else
-    struct place {};  // in memory there are no names
-    [[nodiscard]] printable name() const { return printable(std::string_view("the model")); }
-#endif
-
-    /// What was read, with what it needs beside it. `from`: of the file; empty in memory.
-    static result<model_files> from_packed(result<packed_model> file, const place& from, const opening_options& options, progress_ref tell);
+    /// What was read, with what it needs beside it.
+    static result<model_files> from_packed(result<packed_model> file, const printable& name, const opening_options& options, progress_ref tell);
 
 #if PHI4FLASH_HAS_JSON
     std::variant<packed_model, checkpoint> form_;
@@ -125,7 +120,10 @@ private:
     std::variant<packed_model> form_;
 #endif
     std::optional<repacked_model> repacked_;
-    place path_;
+    printable name_{std::string_view("the model")};
+#if PHI4FLASH_FILES
+    std::filesystem::path path_;
+#endif
 };
 
 #if PHI4FLASH_BODIES
@@ -147,15 +145,18 @@ PHI4FLASH_COLD_BODY result<tokenizer> open_tokenizer_json(const std::filesystem:
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem::path& path, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         std::error_code ignored;
-        if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
         const auto kind = std::filesystem::status(path, ignored).type();
         if (kind == std::filesystem::file_type::not_found) return detail::nothing_there(path);
-        if (kind != std::filesystem::file_type::directory)
-            return from_packed(packed_model::open(path, options.mapping, options.config, tell), path, options, tell);
+        if (kind != std::filesystem::file_type::directory) {
+            auto file = from_packed(packed_model::open(path, options.mapping, options.config, tell), printable(path), options, tell);
+            if (file) file->path_ = path;
+            return file;
+        }
 #if PHI4FLASH_HAS_JSON
         auto folder = checkpoint::open(path, options.config, options.mapping, tell);
         if (!folder) return folder.error();
         model_files made;
+        made.name_ = printable(path);
         made.path_ = path;
         made.form_ = *std::move(folder);
         return made;
@@ -170,7 +171,10 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::open(const std::filesystem:
 
 PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&] {
-        return from_packed(packed_model::open(part, options.mapping, options.config, tell), detail::from_utf8(part.name), options, tell);
+        const printable name(detail::name_of_part(part));
+        auto file = from_packed(packed_model::open(part, options.mapping, options.config, tell), name, options, tell);
+        if (file) file->path_ = detail::from_utf8(part.name);
+        return file;
     });
 }
 #endif
@@ -178,19 +182,31 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::open(const file_part& part,
 PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_memory& bytes, const opening_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a model", [&]() -> result<model_files> {
         if (bytes.weights.empty()) return error::format(errc::invalid_argument, "want the bytes of a GGUF file or of safetensors files, have none");
-        const file_kind kind = identify(bytes.weights.front());
-        if (kind == file_kind::gguf) {
+        if (!bytes.names.empty() && bytes.names.size() != bytes.weights.size())
+            return error::format(errc::invalid_argument, "names: want one for each of %zu files of weights, or none, have %zu", bytes.weights.size(),
+                                 bytes.names.size());
+        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
+        const printable name(named ? bytes.names.front() : std::string_view("the model"));
+        const std::span<const std::byte> first = bytes.weights.front();
+        const file_kind kind = identify(first);
+        const bool has_config = PHI4FLASH_HAS_JSON && !bytes.config.empty();  // so the rest is safetensors, whatever is left of them
+        if (kind == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(first, file_kind::safetensors))) {
             if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
                 return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
                                      "files of weights and %zu bytes of JSON", bytes.weights.size(),
                                      bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
-            return from_packed(packed_model::from_memory(bytes.weights.front(), options.config), {}, options, tell);
+            auto file = packed_model::from_memory(first, options.config);
+            if (!file) return file.error().in(name.c_str());
+            return from_packed(std::move(file), name, options, tell);
         }
-        if (kind != file_kind::safetensors)
-            return error::format(errc::wrong_file_kind, "want bytes that begin as a GGUF or safetensors file does, have %s",
-                                 bytes.weights.front().empty() ? "none" : "others");
+        if (kind != file_kind::safetensors && !has_config) {
+            if (first.empty()) return error::format(errc::file_empty, "%s: no bytes: want a GGUF or safetensors file", name.c_str());
+            if (const auto other = detail::explain_bytes(name, first, file_kind::gguf)) return *other;
+            return error::format(errc::wrong_file_kind, "%s: want bytes that begin as a GGUF or safetensors file does, have others", name.c_str());
+        }
 #if PHI4FLASH_HAS_JSON
-        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config);
+        if (!has_config) return error::format(errc::file_not_found, "%s: a safetensors file: want the text of config.json with it", name.c_str());
+        auto made = checkpoint::from_memory(bytes.config, bytes.weights, bytes.generation, options.config, bytes.names);
         if (!made) return made.error();
         model_files files;
         files.form_ = *std::move(made);
@@ -217,11 +233,11 @@ PHI4FLASH_COLD_BODY bool model_files::has_tokenizer() const {
 PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
     return detail::or_out_of_memory("open a tokenizer", [&]() -> result<tokenizer> {
         if (!has_tokenizer())
-            return error::format(errc::file_not_found, "%s has no tokenizer%s", name().c_str(),
+            return error::format(errc::file_not_found, "%s has no tokenizer%s", name_.c_str(),
                                  packed() == nullptr ? ": there is no tokenizer.json" : "");
         if (const packed_model* const file = packed()) {
             auto text = read_tokenizer(*file);
-            if (!text) return text.error().in(name().c_str());
+            if (!text) return text.error().in(name_.c_str());
             return text;
         }
 #if PHI4FLASH_HAS_JSON
@@ -234,18 +250,18 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
         return open_tokenizer_json(std::get<checkpoint>(form_).tokenizer_path());
 #endif
 #endif
-        return error::format(errc::file_not_found, "%s has no tokenizer", name().c_str());
+        return error::format(errc::file_not_found, "%s has no tokenizer", name_.c_str());
     });
 }
 
-PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const place& from, const opening_options& options,
+PHI4FLASH_COLD_BODY result<model_files> model_files::from_packed(result<packed_model> file, const printable& name, const opening_options& options,
                                                                  progress_ref tell) {
     if (!file) return file.error();
     model_files made;
-    made.path_ = from;
+    made.name_ = name;
     if (file->needs_repacking()) {
         auto repacked = repacked_model::create(*file, options.repack, tell);
-        if (!repacked) return repacked.error().in(made.name().c_str());
+        if (!repacked) return repacked.error().in(name.c_str());
         made.repacked_.emplace(*std::move(repacked));
     }
     made.form_ = *std::move(file);

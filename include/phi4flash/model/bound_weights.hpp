@@ -63,7 +63,14 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
             if (!std::binary_search(known.begin(), known.end(), t.name))
                 return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
                                      t.name.data(), shape.n_layers);
-        return error::format(errc::duplicate_name, "the checkpoint lists %zu tensors for %zu names", source.tensors().size(), found);
+        std::vector<std::string_view> listed;
+        for (const tensor_view& t : source.tensors()) listed.push_back(t.name);
+        sort_once(listed);
+        const auto twice = std::adjacent_find(listed.begin(), listed.end());
+        if (twice == listed.end())
+            return error::format(errc::invalid_argument, "the source lists %zu tensors, and %zu are found by their names: want the same",
+                                 listed.size(), found);
+        return error::format(errc::duplicate_name, "tensor '%.*s' is listed twice", static_cast<int>(twice->size()), twice->data());
     });
 }
 

@@ -53,7 +53,7 @@ TEST_CASE("io/file_writer: the name appears with the whole file, or not at all")
     check_error(write_file(folder.path() / "no folder" / "x", "text"), errc::file_unwritable, {"no folder", "written"});
     check_error(write_file(folder.path(), "text"), errc::file_unwritable, {"written"});
     check_error(write_file(folder.path() / "new" / "", "text"), errc::file_unwritable, {"new"});
-    check_error(write_file("", "text"), errc::file_unwritable, {"written"});
+    check_error(write_file("", "text"), errc::invalid_argument, {"path: want", "write"});
 }
 
 TEST_CASE("io/file_writer: pieces of all lengths arrive in order") {

@@ -116,7 +116,7 @@ TEST_CASE("io/checkpoint: defects of the files name the file") {
     folder.write_file("model.safetensors", file_of({"a"}, "I16"));
     check_error(checkpoint::open(folder.path()), errc::wrong_dtype, {"model.safetensors: ", "'a'", "I16"});
     folder.write("model.safetensors", "\1\2\3\4");
-    check_error(checkpoint::open(folder.path()), errc::header_truncated, {"model.safetensors: "});
+    check_error(checkpoint::open(folder.path()), errc::file_incomplete, {"model.safetensors: "});
     folder.write("generation_config.json", "{\"eos_token_id\":\"x\"}");
     check_error(checkpoint::open(folder.path()), errc::json_wrong_type, {"generation_config.json: ", "eos_token_id"});
     folder.write("generation_config.json", "{\"eos_token_id\":[1,16]}");
@@ -183,8 +183,19 @@ TEST_CASE("io/checkpoint: from bytes that the host owns") {
     const std::vector<std::span<const std::byte>> twice = {one, again};
     check_error(checkpoint::from_memory(config_json, twice), errc::duplicate_name, {"'b'"});
     const std::vector<std::span<const std::byte>> broken = {one, std::span(two).first(9)};
-    check_error(checkpoint::from_memory(config_json, broken), errc::header_truncated, {"file 1: "});
+    check_error(checkpoint::from_memory(config_json, broken), errc::file_incomplete, {"file 1: "});
     check_error(checkpoint::from_memory("{", files), errc::json_syntax, {"config.json: "});
+
+    const std::string_view names[] = {"m-1.safetensors", "m-2.safetensors"};
+    require_value(checkpoint::from_memory(config_json, files, {}, {}, names));
+    check_error(checkpoint::from_memory(config_json, broken, {}, {}, names), errc::file_incomplete, {"m-2.safetensors: "});
+    check_error(checkpoint::from_memory(config_json, files, {}, {}, std::span(names).first(1)), errc::invalid_argument, {"2 files", "have 1"});
+    const bytes pointer = bytes_of("version https://git-lfs.github.com/spec/v1\n"), packed = bytes_of("GGUF and more"), json = bytes_of("{\"key\": 1}");
+    for (const auto& [other, words] : {std::pair{&pointer, "m-2.safetensors: a Git LFS pointer"}, {&packed, "m-2.safetensors: a GGUF file"},
+                                       {&json, "m-2.safetensors: a JSON file, not weights"}}) {
+        const std::vector<std::span<const std::byte>> wrong = {one, *other};
+        check_error(checkpoint::from_memory(config_json, wrong, {}, {}, names), errc::wrong_file_kind, {words});
+    }
 }
 
 TEST_CASE("io/checkpoint: tensors at odd places are copied, and only those") {

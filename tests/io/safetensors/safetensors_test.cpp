@@ -58,11 +58,20 @@ TEST_CASE("io/safetensors: names, types, shapes and bytes") {
 
 TEST_CASE("io/safetensors: an empty table is a file") { require_value(parse("{}", 0)); }
 
+TEST_CASE("io/safetensors: a file that ends early is incomplete, wherever it ends") {
+    const bytes file = safetensors_file(padded(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})"), 12);
+    require_value(safetensors::parse(file));
+    for (std::size_t n = 1; n < file.size(); ++n) {
+        CAPTURE(n);
+        check_error(safetensors::parse(std::span(file).first(n)), errc::file_incomplete);
+    }
+}
+
 TEST_CASE("io/safetensors: the length of the header") {
     check_error(safetensors::parse({}), errc::file_empty, {"safetensors"});
     bytes file = safetensors_file(padded("{}"), 0);
-    check_error(safetensors::parse(std::span(file).first(7)), errc::header_truncated, {"8 bytes", "of 7"});
-    check_error(safetensors::parse(std::span(file).first(12)), errc::header_truncated, {"header of 8", "of 12"});
+    check_error(safetensors::parse(std::span(file).first(7)), errc::file_incomplete, {"8 bytes", "of 7"});
+    check_error(safetensors::parse(std::span(file).first(12)), errc::file_incomplete, {"header of 8", "of 12"});
     for (std::size_t i = 0; i < 8; ++i) file[i] = std::byte{0xff};
     check_error(safetensors::parse(file), errc::header_too_large, {"100000000", "18446744073709551615"});
     check_error(safetensors::parse(safetensors_file("", 8)), errc::json_syntax);

@@ -22,6 +22,18 @@ enum class file_kind : std::uint8_t { unknown, safetensors, gguf, json, lfs_poin
 /// The kind of a file that begins with these bytes; a few hundred suffice.
 [[nodiscard]] PHI4FLASH_BODY file_kind identify(std::span<const std::byte> bytes);
 
+namespace detail {
+/// What is wrong with a file of a kind that is never a model's, and what to do; nullptr for the others.
+[[nodiscard]] PHI4FLASH_BODY const char* explain_kind(file_kind kind);
+
+/// What sentences call a file of the host's in memory: its name, or its number where there are no names or this one is empty.
+[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
+
+/// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
+/// Code: wrong_file_kind.
+[[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted);
+}  // namespace detail
+
 #if PHI4FLASH_FILES
 namespace detail {
 
@@ -32,17 +44,55 @@ namespace detail {
     return printable(file.has_parent_path() ? file.parent_path() : std::filesystem::path("."));
 }
 
-/// The sentence for a file that is not `wanted` but something else that is known; nothing where it is what was wanted, or cannot be told.
-/// Codes: wrong_file_kind, file_incomplete.
+/// As explain_bytes, of a file, which lies in a folder and may have a name that tells more. Codes: wrong_file_kind, file_incomplete.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_file(const std::filesystem::path& path, std::span<const std::byte> bytes, file_kind wanted);
 
 }  // namespace detail
 #endif
 
 #if PHI4FLASH_BODIES
-#if PHI4FLASH_FILES
 namespace detail {
 
+PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
+    switch (kind) {
+        case file_kind::lfs_pointer:
+            return "a Git LFS pointer, not the file that it stands for: run 'git lfs pull' where it came from, or download with 'hf download'";
+        case file_kind::web_page: return "a web page, not the file that it should be: download it again, with 'hf download'";
+        case file_kind::pytorch:
+            return "a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and use that";
+        case file_kind::archive: return "an archive: unpack it, and use the folder or the .gguf file in it";
+        default: return nullptr;
+    }
+}
+
+/// Safetensors begin with a number of eight bytes, the first of which may look like anything.
+[[nodiscard]] inline bool is_too_short_to_tell(std::span<const std::byte> bytes, file_kind wanted) {
+    return wanted == file_kind::safetensors && bytes.size() < 8;
+}
+
+PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
+    if (i < names.size() && !names[i].empty()) return printable(names[i]);
+    char number[32] = {};
+    print(number, sizeof number, "file %zu", i);
+    return printable(std::string_view(number));
+}
+
+PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {
+    const file_kind have = identify(bytes);
+    if (have == wanted || have == file_kind::unknown || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    if (const char* const known = explain_kind(have); known != nullptr) return is(known);
+    const bool weights = wanted == file_kind::safetensors;
+    if (have == file_kind::gguf) return is("a GGUF file: give it itself as the model, alone");
+    if (have == file_kind::json && weights) return is("a JSON file, not weights");
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
+    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
+                         wanted == file_kind::gguf ? "a GGUF file"
+                         : weights                 ? "weights"
+                                                   : "a JSON object");
+}
+
+#if PHI4FLASH_FILES
 PHI4FLASH_COLD_BODY bool is_unfinished_name(const std::filesystem::path& path) {
     const std::string extension = to_utf8(path.extension());
     for (const char* const known : {".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2"})
@@ -55,42 +105,27 @@ PHI4FLASH_COLD_BODY std::optional<error> explain_file(const std::filesystem::pat
     const file_kind have = identify(bytes);
     if (have != wanted && is_unfinished_name(path))
         return error::format(errc::file_incomplete, "%s: a download that is not finished: go on with it, then use what it makes", name.c_str());
-    if (have == wanted || have == file_kind::unknown) return std::nullopt;
-    const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
-    switch (have) {
-        case file_kind::lfs_pointer:
-            return is("a Git LFS pointer, not the file that it stands for: run 'git lfs pull' there, or download with 'hf download'");
-        case file_kind::web_page: return is("a web page, not the file that it should be: download it again, with 'hf download'");
-        case file_kind::pytorch:
-            return is("a PyTorch file: save the model as safetensors, with save_pretrained() of transformers, and give that folder");
-        case file_kind::archive: return is("an archive: unpack it, and give the folder or the .gguf file in it");
-        case file_kind::gguf: return is("a GGUF file: give it itself as the model, without a folder");
-        case file_kind::safetensors:
-            return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s",
-                                 name.c_str(), folder_of(path).c_str());
-        case file_kind::json:
-            if (wanted == file_kind::safetensors) return is("a JSON file, not weights");
-            return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s",
-                                 name.c_str(), folder_of(path).c_str());
-        default: break;
-    }
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
-    return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
-                         wanted == file_kind::gguf          ? "a GGUF file"
-                         : wanted == file_kind::safetensors ? "weights"
-                                                            : "a JSON object");
+    if (have == wanted || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    if (have == file_kind::safetensors)
+        return error::format(errc::wrong_file_kind, "%s: a safetensors file; give the folder it is in, with config.json beside it: %s", name.c_str(),
+                             folder_of(path).c_str());
+    if (have == file_kind::json && wanted != file_kind::safetensors)
+        return error::format(errc::wrong_file_kind, "%s: a JSON file; to use the model it belongs to, give the folder it is in: %s", name.c_str(),
+                             folder_of(path).c_str());
+    return explain_bytes(name, bytes, wanted);
 }
+#endif
 
 }  // namespace detail
-#endif
 
 PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;
-    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits.
-    if (has("\0\0\0\0{"sv, 4) && static_cast<unsigned char>(text[3]) < 8) return file_kind::safetensors;
-    if (has("GGUF")) return file_kind::gguf;
+    // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits; nothing may be left of the rest.
+    if ((has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv) && static_cast<unsigned char>(text[3]) < 8)
+        return file_kind::safetensors;
+    if (has("GGUF") || (!text.empty() && "GGUF"sv.starts_with(text))) return file_kind::gguf;  // the second: as far as it was downloaded
     if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
     if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
     if (has("\x80\x02\x8a\x0al\xfc\x9c"sv)) return file_kind::pytorch;

@@ -79,6 +79,9 @@ struct file_part {
 };
 
 namespace detail {
+/// What sentences call it.
+[[nodiscard]] inline std::filesystem::path name_of_part(const file_part& part) { return from_utf8(part.name.empty() ? file_part().name : part.name); }
+
 /// Tensors in a file are aligned from where it begins, so a part that begins elsewhere is copied.
 inline constexpr std::uint64_t part_alignment = 64;
 
@@ -107,6 +110,8 @@ struct file_bytes {
     return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
                          printable(path).c_str(), printable(target).c_str());
 }
+
+[[nodiscard]] inline error no_path() { return error::format(errc::invalid_argument, "path: want the name of a file, have an empty one"); }
 
 [[nodiscard]] inline error not_a_file(const std::filesystem::path& path) {
     return file_error(errc::file_unreadable, path, "cannot be read", "want a regular file, have a folder or a device");
@@ -174,6 +179,7 @@ struct scoped_handle {
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    if (path.empty()) return no_path();
     constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
     constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
     void* const raw =
@@ -305,6 +311,7 @@ template <class Map>
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    if (path.empty()) return no_path();
     const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
@@ -330,7 +337,8 @@ public:
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
-    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled.
+    /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled;
+    /// invalid_argument (no path).
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
     /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
     /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
@@ -413,6 +421,7 @@ namespace detail {
 }
 #else
 [[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    if (path.empty()) return no_path();
     const int fd = open_to_read(path);
     if (fd < 0) return last_system_error(path, "cannot be opened");
     const scoped_descriptor file(fd);
@@ -438,7 +447,7 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem:
 
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
-        const auto path = detail::from_utf8(part.name);
+        const auto path = detail::name_of_part(part);
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }

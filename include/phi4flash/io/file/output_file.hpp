@@ -30,6 +30,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 [[nodiscard]] inline error unwritable(const std::filesystem::path& path, const char* reason) {
+    if (path.empty()) return error::format(errc::invalid_argument, "path: want the name of a file to write, have an empty one");
     return error::format(errc::file_unwritable, "%s: cannot be written: %s", printable(path).c_str(), reason);
 }
 [[nodiscard]] inline error unwritable(const std::filesystem::path& path, const std::error_code& why) {

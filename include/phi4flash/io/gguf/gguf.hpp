@@ -64,13 +64,13 @@ private:
     template <class T>
     status number(T& x, const char* what) {
         if (left() < sizeof x)
-            return error::format(errc::header_truncated, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
+            return error::format(errc::file_incomplete, "byte %zu: want %zu bytes of %s, the file has %zu more: a download that is not finished?",
                                  at_, sizeof x, what, left());
         std::memcpy(&x, file_.data() + at_, sizeof x);
         at_ += sizeof x;
         return {};
     }
-    status string(std::string_view& text, const char* what, std::size_t most);
+    status string(std::string_view& text, const char* what, std::uint64_t most);
     status read_header(std::uint64_t& n_tensors, std::uint64_t& n_values);
     status read_value(gguf_value& v);
     status read_strings(const gguf_value& v);
@@ -98,9 +98,9 @@ public:
 
     /// Reads a file mapped or owned by the host; `file` starts at a multiple of `gguf_host_alignment`. The data of the tensors is
     /// not touched. Errors, each naming the key, the tensor or the byte: invalid_argument, file_empty, bad_magic, unsupported_version,
-    /// header_truncated, count_too_large, string_too_long, array_too_long, nested_array, unknown_value_type, bad_value,
-    /// wrong_value_type, bad_alignment, duplicate_key, rank_too_high, unknown_dtype, partial_block, size_overflow,
-    /// offset_misaligned, offset_out_of_range, file_incomplete, offset_overlap, duplicate_name, out_of_memory.
+    /// count_too_large, string_too_long, nested_array, unknown_value_type, bad_value, wrong_value_type, bad_alignment, duplicate_key,
+    /// rank_too_high, unknown_dtype, partial_block, size_overflow, offset_misaligned, offset_out_of_range, offset_overlap, duplicate_name,
+    /// out_of_memory. A file that ends early is file_incomplete, wherever that is.
     static result<gguf> parse(std::span<const std::byte> file, const gguf_limits& limits = {});
 
     [[nodiscard]] std::span<const gguf_value> values() const { return detail::span_of(values_); }
@@ -152,12 +152,15 @@ namespace detail {
 #if PHI4FLASH_BODIES
 namespace detail {
 
-PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::size_t most) {
+PHI4FLASH_BODY status gguf_parser::string(std::string_view& text, const char* what, std::uint64_t most) {
     std::uint64_t length = 0;
     if (const status ok = number(length, what); !ok) return ok;
-    if (length > most || length > left())
-        return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %zu", at_ - 8, what,
-                             static_cast<unsigned long long>(length), (std::min)(most, left()));
+    if (length > most)
+        return error::format(errc::string_too_long, "byte %zu: %s has %llu bytes, want at most %llu", at_ - 8, what,
+                             static_cast<unsigned long long>(length), static_cast<unsigned long long>(most));
+    if (length > left())
+        return error::format(errc::file_incomplete, "byte %zu: %s has %llu bytes, the file has %zu more: a download that is not finished?", at_ - 8,
+                             what, static_cast<unsigned long long>(length), left());
     text = {reinterpret_cast<const char*>(file_.data()) + at_, static_cast<std::size_t>(length)};
     at_ += text.size();
     return {};
@@ -171,6 +174,8 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     if (reinterpret_cast<std::uintptr_t>(file_.data()) % gguf_host_alignment != 0)
         return error::format(errc::invalid_argument, "the bytes of a GGUF file must start at a multiple of %zu in memory",
                              gguf_host_alignment);
+    if (file_.size() < 4 && std::memcmp(file_.data(), "GGUF", file_.size()) == 0)
+        return error::format(errc::file_incomplete, "the file ends after %zu bytes: a download that is not finished?", file_.size());
     if (file_.size() < 4 || std::memcmp(file_.data(), "GGUF", 4) != 0)
         return error::format(
             errc::bad_magic, "byte 0: want the letters GGUF, have '%s'",
@@ -185,10 +190,11 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_header(std::uint64_t& n_tensors, st
     if (const status ok = number(n_tensors, "tensor count"); !ok) return ok;
     if (const status ok = number(n_values, "key count"); !ok) return ok;
     const auto fits = [&](std::uint64_t have, std::size_t most, std::size_t least_bytes, const char* what) -> status {
-        most = (std::min)(most, left() / least_bytes);
-        if (have <= most) return {};
-        return error::format(errc::count_too_large, "want at most %zu %s in a file of %zu bytes, have %llu: damaged, or a download that is not finished?", most, what,
-                             file_.size(), static_cast<unsigned long long>(have));
+        if (have > most)
+            return error::format(errc::count_too_large, "want at most %zu %s, have %llu", most, what, static_cast<unsigned long long>(have));
+        if (have <= left() / least_bytes) return {};
+        return error::format(errc::file_incomplete, "%llu %s do not fit a file of %zu bytes: a download that is not finished?",
+                             static_cast<unsigned long long>(have), what, file_.size());
     };
     if (const status ok = fits(n_tensors, limits_.tensors, tensor_bytes, "tensors"); !ok) return ok;
     return fits(n_values, limits_.keys, value_bytes, "keys");
@@ -225,9 +231,9 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
     const std::size_t each = size_of(v.type);
     if (v.count > left() / each) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want %zu bytes, the file has %zu more",
+            return error::format(errc::file_incomplete, "key '%s': want %zu bytes, the file has %zu more: a download that is not finished?",
                                  printable(v.key).c_str(), each, left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
+        return error::format(errc::file_incomplete, "key '%s': a list of %llu %s, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), name_of(v.type), left());
     }
     v.data = file_.subspan(at_, static_cast<std::size_t>(v.count) * each);
@@ -243,9 +249,9 @@ PHI4FLASH_COLD_BODY status gguf_parser::read_value(gguf_value& v) {
 PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
     if (v.count > left() / 8) {
         if (!v.is_array)
-            return error::format(errc::header_truncated, "key '%s': want a string, the file has %zu more bytes",
+            return error::format(errc::file_incomplete, "key '%s': want a string, the file has %zu more bytes: a download that is not finished?",
                                  printable(v.key).c_str(), left());
-        return error::format(errc::array_too_long, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
+        return error::format(errc::file_incomplete, "key '%s': a list of %llu strings, the file has %zu more bytes: a download that is not finished?",
                              printable(v.key).c_str(), static_cast<unsigned long long>(v.count), left());
     }
     // A vocabulary has hundreds of thousands, so the good ones pass without a status each.
@@ -257,7 +263,8 @@ PHI4FLASH_BODY status gguf_parser::read_strings(const gguf_value& v) {
             continue;
         }
         std::string_view text;
-        if (const status ok = string(text, "a string", file_.size()); !ok) return ok.error().in(printable(v.key).c_str());
+        constexpr std::uint64_t unlimited = UINT64_MAX;  // but by the file
+        if (const status ok = string(text, "a string", unlimited); !ok) return ok.error().in(printable(v.key).c_str());
     }
     return {};
 }

@@ -36,9 +36,12 @@ public:
 #endif
 
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
-    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed.
+    /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed. `names` (since 0.2) are
+    /// what errors call the files by: one for each, or none at all. Errors: those of `open` but for paths and the index; invalid_argument for
+    /// another number of names.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                          std::string_view generation_config_json = {}, const config_options& options = {});
+                                          std::string_view generation_config_json = {}, const config_options& options = {},
+                                          std::span<const std::string_view> names = {});
 
     [[nodiscard]] const sambay_config& config() const { return config_; }
     /// Of generation_config.json, or else what config.json says of it.
@@ -76,14 +79,12 @@ private:
     status check_index(const checkpoint_index& index) const;
     status open_weights(const mapping_options& mapping, progress_ref tell);
     [[nodiscard]] printable place_of(const char* name) const { return printable(folder_ / name); }
-    [[nodiscard]] printable place() const { return printable(folder_); }
 
     std::filesystem::path folder_;
     std::filesystem::path tokenizer_path_;
     std::vector<mapped_file> files_;
 #else
     [[nodiscard]] printable place_of(const char* name) const { return printable(std::string_view(name)); }
-    [[nodiscard]] printable place() const { return printable(std::string_view()); }
 #endif
     sambay_config config_;
     generation_config generation_;
@@ -136,22 +137,26 @@ PHI4FLASH_COLD_BODY status checkpoint::collect() {
 /// After all has been checked.
 PHI4FLASH_COLD_BODY status checkpoint::align() {
     auto block = align_tensors(detail::span_of(tensors_), [this](std::size_t) { release_pages(); });
-    if (!block) return block.error().in(place().c_str());
+#if PHI4FLASH_FILES
+    if (!block && !folder_.empty()) return block.error().in(printable(folder_).c_str());
+#endif
+    if (!block) return block.error();
     aligned_ = *std::move(block);
     return {};
 }
 
 PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
-                                                               std::string_view generation_config_json, const config_options& options) {
+                                                               std::string_view generation_config_json, const config_options& options,
+                                                               std::span<const std::string_view> names) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        if (!names.empty() && names.size() != files.size())
+            return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
         for (std::size_t i = 0; i < files.size(); ++i) {
-            if (const status ok = loaded.add_file(files[i]); !ok) {
-                char place[32] = {};
-                detail::print(place, sizeof place, "file %zu", i);
-                return ok.error().in(place);
-            }
+            const printable name = detail::name_in_memory(names, i);
+            if (const auto other = detail::explain_bytes(name, files[i], file_kind::safetensors)) return *other;
+            if (const status ok = loaded.add_file(files[i]); !ok) return ok.error().in(name.c_str());
         }
         if (const status ok = loaded.collect(); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();

@@ -107,6 +107,7 @@ template <class Wanted>
 
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY error nothing_there(const std::filesystem::path& path) {
+    if (path.empty()) return error::format(errc::invalid_argument, "path: want the folder or the file of a model, have nothing");
     std::error_code failed;
     const printable name(path);
     if (const auto link = explain_link(path)) return *link;

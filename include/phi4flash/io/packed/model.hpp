@@ -218,7 +218,7 @@ PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const std::filesyste
 PHI4FLASH_COLD_BODY result<packed_model> packed_model::open(const file_part& part, const mapping_options& mapping, const config_options& options,
                                                             progress_ref tell) {
     return detail::or_out_of_memory("open a packed model",
-                                    [&] { return open_file(part, detail::from_utf8(part.name), mapping, options, tell); });
+                                    [&] { return open_file(part, detail::name_of_part(part), mapping, options, tell); });
 }
 #endif
 

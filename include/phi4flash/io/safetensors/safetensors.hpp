@@ -128,7 +128,7 @@ public:
     safetensors& operator=(safetensors&&) = default;
 
     /// Reads a file mapped or owned by the host, at any place in memory. Errors, naming the tensor where there is one: file_empty,
-    /// header_truncated, header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
+    /// header_too_large, json_*, unknown_dtype, rank_too_high, size_overflow, size_mismatch, offset_*,
     /// file_incomplete, trailing_bytes, duplicate_name, out_of_memory.
     static result<safetensors> parse(std::span<const std::byte> file);
 
@@ -288,7 +288,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
     constexpr std::size_t length_bytes = 8;
     if (file.empty()) return error::format(errc::file_empty, "no bytes: want a safetensors file");
     if (file.size() < length_bytes)
-        return error::format(errc::header_truncated, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
+        return error::format(errc::file_incomplete, "want %zu bytes of header length, have a file of %zu: a download that is not finished?",
                              length_bytes, file.size());
     std::uint64_t length = 0;
     std::memcpy(&length, file.data(), length_bytes);
@@ -296,7 +296,7 @@ PHI4FLASH_COLD_BODY result<std::string_view> safetensors::header_of(std::span<co
         return error::format(errc::header_too_large, "want a header of at most %zu bytes, have %llu", max_safetensors_header,
                              static_cast<unsigned long long>(length));
     if (length > file.size() - length_bytes)
-        return error::format(errc::header_truncated, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
+        return error::format(errc::file_incomplete, "want a header of %llu bytes, have a file of %zu: a download that is not finished?",
                              static_cast<unsigned long long>(length), file.size());
     const std::string_view header(reinterpret_cast<const char*>(file.data()) + length_bytes, static_cast<std::size_t>(length));
     if (header.empty() || header.front() != '{') return error::format(errc::json_syntax, "header byte 1: want '{'");

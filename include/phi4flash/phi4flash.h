@@ -74,7 +74,7 @@ enum {
     PHI4FLASH_FILE_TOO_LARGE = 105,
     PHI4FLASH_FILE_INCOMPLETE = 106,
     PHI4FLASH_WRONG_FILE_KIND = 107,
-    /* what is in files: JSON, safetensors, GGUF, checkpoints, tokenizers; docs/loading.md has them all */
+    /* what is in files: JSON, safetensors, GGUF, checkpoints, tokenizers; docs/c_api.md says which errors of docs/loading.md are which */
     PHI4FLASH_BAD_JSON = 120,
     PHI4FLASH_BAD_TENSORS = 121,    /* a table of tensors that cannot be */
     PHI4FLASH_BAD_FORMAT = 122,     /* a GGUF file or a snapshot that is none, or that breaks its rules */
@@ -148,13 +148,13 @@ typedef struct phi4flash_budget {
 typedef struct phi4flash_file {
     uint32_t size;
     uint32_t reserved;
-    const char* name;                   /* "config.json", "model.safetensors" ...; of a single GGUF file anything but such a name, or NULL */
+    const char* name;                   /* "config.json", "npc/model.safetensors" ...; of a single GGUF file any other, or NULL */
     size_t name_length;
     const void* data;                   /* memory that the host keeps, unchanged, as long as the model lives; NULL: the reader reads */
     uint64_t bytes;                     /* of the file */
     void* user;
-    /* Puts `bytes` bytes from `offset` on to `into`, and returns 0; anything else ends the opening with PHI4FLASH_HOST_FAILED.
-     * Not called after that. */
+    /* Puts `bytes` bytes from `offset` on to `into`, and returns 0; anything else ends the opening with PHI4FLASH_HOST_FAILED, which is also how a
+     * host stops it. Called from the start of a file to its end with at most 64 MiB at once. Not called after it failed. */
     int32_t (*read)(void* user, uint64_t offset, void* into, size_t bytes);
 } phi4flash_file;
 

@@ -532,48 +532,10 @@ PHI4FLASH_END
 /// Errors are values: a code to branch on and a sentence to show. No allocation, so an error can report that memory
 /// ran out.
 
-#include <cstdarg>
-#include <cstdio>
-#include <string_view>
+// ---- phi4flash/core/errc.hpp ---------------------------------------------------------------------------------------------
+/// The codes of errors.
+
 PHI4FLASH_BEGIN
-
-namespace detail {
-/// A number for "%u", which std::uint32_t is not everywhere: newlib's is an unsigned long.
-[[nodiscard]] constexpr unsigned for_print(std::uint32_t n) { return static_cast<unsigned>(n); }
-
-/// std::vsnprintf. newlib, as distributions have it, does not know the z of "%zu", and prints it.
-inline int vprint(char* out, std::size_t size, const char* pattern, std::va_list arguments) {
-#if defined(_NEWLIB_VERSION) && !defined(_WANT_IO_C99_FORMATS)
-    char known[512];
-    std::size_t n = 0;
-    bool inside = false;  // of a conversion, up to its letter
-    for (; *pattern != '\0' && n + 1 < sizeof known; ++pattern) {
-        if (*pattern == '%') {
-            inside = !inside;
-        } else if (inside && *pattern == 'z') {
-            if constexpr (sizeof(std::size_t) > sizeof(unsigned)) known[n++] = 'l';
-            continue;
-        } else if (inside && ((*pattern >= 'a' && *pattern <= 'z') || (*pattern >= 'A' && *pattern <= 'Z'))) {
-            inside = *pattern == 'l' || *pattern == 'h';
-        }
-        known[n++] = *pattern;
-    }
-    known[n] = '\0';
-    return std::vsnprintf(out, size, known, arguments);
-#else
-    return std::vsnprintf(out, size, pattern, arguments);
-#endif
-}
-/// std::snprintf, by it.
-PHI4FLASH_PRINTF_LIKE(3, 4)
-inline int print(char* out, std::size_t size, const char* pattern, ...) {
-    std::va_list arguments;
-    va_start(arguments, pattern);
-    const int written = vprint(out, size, pattern, arguments);
-    va_end(arguments);
-    return written;
-}
-}  // namespace detail
 
 /// What went wrong, to branch on. The sentence in `error::message()` says where, what was wanted and what was found.
 enum class errc : std::uint16_t {
@@ -719,6 +681,51 @@ enum class errc : std::uint16_t {
     }
     return "unknown";
 }
+
+PHI4FLASH_END
+
+#include <cstdarg>
+#include <cstdio>
+#include <string_view>
+PHI4FLASH_BEGIN
+
+namespace detail {
+/// A number for "%u", which std::uint32_t is not everywhere: newlib's is an unsigned long.
+[[nodiscard]] constexpr unsigned for_print(std::uint32_t n) { return static_cast<unsigned>(n); }
+
+/// std::vsnprintf. newlib, as distributions have it, does not know the z of "%zu", and prints it.
+inline int vprint(char* out, std::size_t size, const char* pattern, std::va_list arguments) {
+#if defined(_NEWLIB_VERSION) && !defined(_WANT_IO_C99_FORMATS)
+    char known[512];
+    std::size_t n = 0;
+    bool inside = false;  // of a conversion, up to its letter
+    for (; *pattern != '\0' && n + 1 < sizeof known; ++pattern) {
+        if (*pattern == '%') {
+            inside = !inside;
+        } else if (inside && *pattern == 'z') {
+            if constexpr (sizeof(std::size_t) > sizeof(unsigned)) known[n++] = 'l';
+            continue;
+        } else if (inside && ((*pattern >= 'a' && *pattern <= 'z') || (*pattern >= 'A' && *pattern <= 'Z'))) {
+            inside = *pattern == 'l' || *pattern == 'h';
+        }
+        known[n++] = *pattern;
+    }
+    known[n] = '\0';
+    return std::vsnprintf(out, size, known, arguments);
+#else
+    return std::vsnprintf(out, size, pattern, arguments);
+#endif
+}
+/// std::snprintf, by it.
+PHI4FLASH_PRINTF_LIKE(3, 4)
+inline int print(char* out, std::size_t size, const char* pattern, ...) {
+    std::va_list arguments;
+    va_start(arguments, pattern);
+    const int written = vprint(out, size, pattern, arguments);
+    va_end(arguments);
+    return written;
+}
+}  // namespace detail
 
 /// A code and a sentence of at most 383 bytes. Trivially copyable; safe to return across threads.
 class error {
@@ -38608,7 +38615,8 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
-/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. `tensors` returns a reference to a container
+/// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. What `find` returns has that name, or none;
+/// `tensors` returns a reference to a container
 /// that lives as long as the source, or a view (a borrowed range, as std::span is one), not a container of its own.
 template <class S>
 concept tensor_source = requires(const S& source, std::string_view name) {
@@ -38765,7 +38773,15 @@ private:
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
-            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
+            const std::span<const tensor_view> all = source_.tensors();
+            const std::string_view first = all.empty() ? std::string_view("none") : all.front().name;
+            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s; of the %zu tensors that there are the first is %.*s", full,
+                                     print_shape(shape, want, sizeof want), all.size(), static_cast<int>(first.size()), first.data());
+            return nullptr;
+        }
+        if (!t->name.empty() && t->name != full) {
+            failure_ = error::format(errc::invalid_argument, "tensor %s: the source finds %.*s by this name", full, static_cast<int>(t->name.size()),
+                                     t->name.data());
             return nullptr;
         }
         if (static_cast<std::size_t>(t->type) >= dtype_count) {
@@ -47111,7 +47127,7 @@ PHI4FLASH_END
 /// @since 0.2
 
 // ---- phi4flash/io/file/printable.hpp -------------------------------------------------------------------------------------
-/// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
+/// Names and paths made fit for an error sentence: short, UTF-8, and without control characters that a terminal would obey.
 
 #if PHI4FLASH_FILES
 #include <filesystem>
@@ -47131,12 +47147,17 @@ namespace detail {
 }  // namespace detail
 #endif
 
-/// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
+/// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths and names of files their end.
 class printable {
 public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+    [[nodiscard]] static printable name_of_file(std::string_view name) {
+        printable made;
+        made.copy(name, true);
+        return made;
+    }
 #if PHI4FLASH_FILES
     template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
     explicit printable(const Path& path) {
@@ -47151,6 +47172,7 @@ public:
     [[nodiscard]] const char* c_str() const { return text_; }
 
 private:
+    printable() = default;
     void copy(std::string_view text, bool keep_end);
     static char* append(char* out, std::string_view piece) {
         std::memcpy(out, piece.data(), piece.size());
@@ -47194,9 +47216,19 @@ PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
+    if (cut && keep_end) {
+        while (!text.empty() && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80) text.remove_prefix(1);  // of a character that was cut
+    } else if (cut) {
+        text.remove_suffix(incomplete_utf8_tail(text));
+    }
     char* out = text_;
     if (cut && keep_end) out = append(out, dots);
-    for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    while (!text.empty()) {
+        const utf8_step step = decode_utf8(text.data(), text.data() + text.size());
+        const bool control = step.code_point < 0x20 || (step.code_point >= 0x7f && step.code_point < 0xa0);
+        out = append(out, step.state == utf8_state::complete && !control ? text.substr(0, step.size) : "?");
+        text.remove_prefix(step.size);
+    }
     if (cut && !keep_end) append(out, dots);
 }
 #endif
@@ -49020,7 +49052,7 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
 
 /// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
-/// Code: wrong_file_kind.
+/// Codes: wrong_file_kind; file_incomplete for zeros, which a download takes room with.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted);
 }  // namespace detail
 
@@ -49060,8 +49092,13 @@ PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
     return wanted == file_kind::safetensors && bytes.size() < 8;
 }
 
+[[nodiscard]] inline bool begins_with_zeros(std::span<const std::byte> bytes) {
+    constexpr std::size_t enough = 8;  // no file of a model begins with so many
+    return bytes.size() >= enough && std::all_of(bytes.begin(), bytes.begin() + enough, [](std::byte b) { return b == std::byte{0}; });
+}
+
 PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
-    if (i < names.size() && !names[i].empty()) return printable(names[i]);
+    if (i < names.size() && !names[i].empty()) return printable::name_of_file(names[i]);
     char number[32] = {};
     print(number, sizeof number, "file %zu", i);
     return printable(std::string_view(number));
@@ -49069,11 +49106,15 @@ PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> n
 
 PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {
     const file_kind have = identify(bytes);
-    if (have == wanted || have == file_kind::unknown || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    if (have == wanted || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
     const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    if (have == file_kind::unknown && begins_with_zeros(bytes))
+        return error::format(errc::file_incomplete, "%s: it begins with zeros: a download that is not finished?", name.c_str());
+    if (have == file_kind::unknown) return std::nullopt;
     if (const char* const known = explain_kind(have); known != nullptr) return is(known);
     const bool weights = wanted == file_kind::safetensors;
     if (have == file_kind::gguf) return is("a GGUF file: give it itself as the model, alone");
+    if (have == file_kind::safetensors) return is("a safetensors file, not JSON");
     if (have == file_kind::json && weights) return is("a JSON file, not weights");
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
     return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
@@ -49113,8 +49154,8 @@ PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;
     // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits; nothing may be left of the rest.
-    if ((has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv) && static_cast<unsigned char>(text[3]) < 8)
-        return file_kind::safetensors;
+    const bool begins_header = has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv;
+    if (begins_header && static_cast<unsigned char>(text[3]) < 8 && !text.starts_with("\0\0\0\0"sv)) return file_kind::safetensors;
     if (has("GGUF") || (!text.empty() && "GGUF"sv.starts_with(text))) return file_kind::gguf;  // the second: as far as it was downloaded
     if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
     if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;
@@ -52689,7 +52730,7 @@ public:
 private:
     status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
     status add_file(std::span<const std::byte> bytes);
-    status collect();
+    status collect(std::span<const std::string_view> names);
     status align();
 #if PHI4FLASH_FILES
     status read_config_files(const config_options& options);
@@ -52743,13 +52784,18 @@ PHI4FLASH_COLD_BODY status checkpoint::add_file(std::span<const std::byte> bytes
     return {};
 }
 
-/// Sorts the tensors of all files for `find`.
-PHI4FLASH_COLD_BODY status checkpoint::collect() {
+/// Sorts the tensors of all files for `find`. `names`: of the files.
+PHI4FLASH_COLD_BODY status checkpoint::collect(std::span<const std::string_view> names) {
     detail::sort_once(tensors_, [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
-    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+    const auto has_it = [&](const safetensors& table) { return table.find(twice->name) != nullptr; };
+    const auto one = std::find_if(tables_.begin(), tables_.end(), has_it);
+    const auto other = std::find_if(one + 1, tables_.end(), has_it);
+    return error::format(errc::duplicate_name, "tensor '%s' is in %s and in %s", printable(twice->name).c_str(),
+                         detail::name_in_memory(names, static_cast<std::size_t>(one - tables_.begin())).c_str(),
+                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str());
 }
 
 /// After all has been checked.
@@ -52769,6 +52815,9 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         if (!names.empty() && names.size() != files.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
+        for (const auto& [text, name] : {std::pair(config_json, "config.json"), {generation_config_json, "generation_config.json"}})
+            if (const auto other = detail::explain_bytes(printable(std::string_view(name)), detail::bytes_of_text(text), file_kind::json))
+                return *other;
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
         for (std::size_t i = 0; i < files.size(); ++i) {
@@ -52776,7 +52825,7 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
             if (const auto other = detail::explain_bytes(name, files[i], file_kind::safetensors)) return *other;
             if (const status ok = loaded.add_file(files[i]); !ok) return ok.error().in(name.c_str());
         }
-        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.collect(names); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();
         return loaded;
     });
@@ -52827,7 +52876,7 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     };
     if (is_there(folder_ / single)) {
         if (const status ok = map_shard(single, mapping, tell); !ok) return ok;
-        return collect();  // one file has each name once
+        return collect({});  // one file has each name once
     }
     if (!is_there(folder_ / index_name)) return detail::explain_no_weights(folder_);
     const auto text = detail::read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
@@ -52835,10 +52884,11 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     const auto index = read_checkpoint_index(*text);
     const printable index_path(folder_ / index_name);
     if (!index) return index.error().in(index_path.c_str());
+    const std::vector<std::string_view> names(index->shards.begin(), index->shards.end());
     for (const std::string& shard : index->shards)
         if (const status ok = map_shard(shard, mapping, tell); !ok)
             return ok.error().code() == errc::file_not_found ? detail::explain_no_shard(folder_, shard) : ok.error();
-    if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
+    if (const status ok = collect(names); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
     return ok ? ok : ok.error().in(index_path.c_str());
 }
@@ -53899,20 +53949,25 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_
         if (!bytes.names.empty() && bytes.names.size() != bytes.weights.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files of weights, or none, have %zu", bytes.weights.size(),
                                  bytes.names.size());
-        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
-        const printable name(named ? bytes.names.front() : std::string_view("the model"));
-        const std::span<const std::byte> first = bytes.weights.front();
-        const file_kind kind = identify(first);
         const bool has_config = PHI4FLASH_HAS_JSON && !bytes.config.empty();  // so the rest is safetensors, whatever is left of them
-        if (kind == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(first, file_kind::safetensors))) {
-            if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
-                return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
-                                     "files of weights and %zu bytes of JSON", bytes.weights.size(),
-                                     bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+        const auto is_gguf = [&](std::span<const std::byte> file) {
+            return identify(file) == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(file, file_kind::safetensors));
+        };
+        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
+        const printable name = named ? printable::name_of_file(bytes.names.front()) : printable(std::string_view("the model"));
+        const std::span<const std::byte> first = bytes.weights.front();
+        const std::size_t json = bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size();
+        if (bytes.weights.size() == 1 && json == 0 && is_gguf(first)) {
             auto file = packed_model::from_memory(first, options.config);
             if (!file) return file.error().in(name.c_str());
             return from_packed(std::move(file), name, options, tell);
         }
+        for (std::size_t i = 0; i < bytes.weights.size(); ++i)
+            if (is_gguf(bytes.weights[i]))
+                return error::format(errc::invalid_argument,
+                                     "%s: a GGUF file, which has its configuration and tokenizer in it: want it alone, have %zu files of weights and "
+                                     "%zu bytes of JSON", detail::name_in_memory(bytes.names, i).c_str(), bytes.weights.size(), json);
+        const file_kind kind = identify(first);
         if (kind != file_kind::safetensors && !has_config) {
             if (first.empty()) return error::format(errc::file_empty, "%s: no bytes: want a GGUF or safetensors file", name.c_str());
             if (const auto other = detail::explain_bytes(name, first, file_kind::gguf)) return *other;
@@ -53956,8 +54011,10 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
         }
 #if PHI4FLASH_HAS_JSON
         if (!tokenizer_json_.empty()) {
+            const printable file(std::string_view("tokenizer.json"));
+            if (const auto other = detail::explain_bytes(file, detail::bytes_of_text(tokenizer_json_), file_kind::json)) return *other;
             auto text = tokenizer_from_json(tokenizer_json_);
-            if (!text) return text.error().in("tokenizer.json");
+            if (!text) return text.error().in(file.c_str());
             return text;
         }
 #if PHI4FLASH_FILES

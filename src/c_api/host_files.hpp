@@ -2,6 +2,7 @@
 /// The files of a model that the host has in memory, or reads when it is asked to: sorted by their names first, then read, those that count.
 #include "handle.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 #include <string_view>
@@ -26,8 +27,9 @@ public:
             wanted_file file{.index = i};
             if (outcome ok = read_element(files, i, file.from, "file"); !ok) return ok;
             if (outcome ok = check(file); !ok) return ok;
-            if (outcome ok = sort_in(file, count == 1); !ok) return ok;
+            if (outcome ok = sort_in(file, count); !ok) return ok;
         }
+        if (outcome ok = check_names(); !ok) return ok;
         if (count == 1 && !weights_.empty() && !is_safetensors(names_.front())) return {};  // its bytes tell what it is
 #if PHI4FLASH_HAS_JSON
         if (!config_.is_there()) return outcome::failed(PHI4FLASH_FILE_NOT_FOUND, "files: there is no config.json among them");
@@ -68,7 +70,7 @@ private:
         [[nodiscard]] bool is_there() const { return from.bytes != 0; }
         /// For sentences.
         [[nodiscard]] printable place() const {
-            if (!name.empty()) return printable(name);
+            if (!name.empty()) return printable::name_of_file(name);
             char number[32];
             std::snprintf(number, sizeof number, "file %zu", index);
             return printable(std::string_view(number));
@@ -80,7 +82,9 @@ private:
 
     static outcome check(wanted_file& file) {
         const phi4flash_file& f = file.from;
-        if (outcome ok = read_text(f.name, f.name_length, file.name, "files[i].name"); !ok) return ok;
+        char name_of_name[48];
+        std::snprintf(name_of_name, sizeof name_of_name, "name of file %zu", file.index);
+        if (outcome ok = read_text(f.name, f.name_length, file.name, name_of_name); !ok) return ok;
         if (f.bytes == 0) return outcome::failed(PHI4FLASH_FILE_EMPTY, "%s: it has no bytes", file.place().c_str());
         if (f.bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
             return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: %llu bytes are more than there can be in memory", file.place().c_str(),
@@ -91,8 +95,8 @@ private:
         return {};
     }
 
-    outcome sort_in(const wanted_file& file, bool alone) {
-        const std::string_view name = file.name;
+    outcome sort_in(const wanted_file& file, std::size_t count) {
+        const std::string_view name = file.name.substr(file.name.find_last_of("/\\") + 1);  // in which folder they were does not matter
         wanted_file* const place = name == "config.json"              ? &config_
                                    : name == "generation_config.json" ? &generation_
                                    : name == "tokenizer.json"         ? &tokenizer_
@@ -103,15 +107,28 @@ private:
             *place = file;
             return {};
         }
-        if (is_safetensors(name) || alone) {
+        if (is_safetensors(name) || count == 1) {
             weights_.push_back(file);
-            names_.push_back(name);
+            names_.push_back(file.name);
             return {};
         }
         if (name.ends_with(".json")) return {};  // of a checkpoint, and not needed
+        if (name.ends_with(".gguf"))
+            return outcome::failed(PHI4FLASH_INVALID_ARGUMENT,
+                                   "%s: a GGUF file, which has its configuration and tokenizer in it: want it alone, have %zu files",
+                                   file.place().c_str(), count);
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT,
                                "files: want config.json, *.safetensors and other files of a checkpoint, or one GGUF file; have '%s'",
                                file.place().c_str());
+    }
+
+    /// Several files of weights have names of their own.
+    outcome check_names() const {
+        std::vector<std::string_view> sorted = names_;
+        std::sort(sorted.begin(), sorted.end());
+        const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+        if (twice == sorted.end()) return {};
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want one %s, have two", printable::name_of_file(*twice).c_str());
     }
 
     outcome read(wanted_file& file, const host_memory& memory) {
@@ -122,7 +139,7 @@ private:
             return {};
         }
         auto block = memory.take_block(bytes, "copy of a file");
-        if (!block) return block.error();
+        if (!block) return block.error().in(file.place().c_str());
         std::byte* const place = block->bytes().data();
         copies_.push_back(*std::move(block));
         file.bytes = {place, bytes};
@@ -130,7 +147,7 @@ private:
             std::memcpy(place, f.data, bytes);
             return {};
         }
-        constexpr std::size_t piece = std::size_t{64} << 20;
+        constexpr std::size_t piece = std::size_t{64} << 20;  // as phi4flash.h says
         for (std::size_t at = 0; at < bytes; at += piece) {
             const std::size_t n = (std::min)(piece, bytes - at);
             if (const std::int32_t answer = f.read(f.user, at, place + at, n); answer != 0)

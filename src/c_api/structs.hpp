@@ -64,12 +64,14 @@ void fill_struct(T* to, T filled) {
 template <class T>
 [[nodiscard]] outcome read_element(const T* array, std::size_t i, T& to, const char* name) {
     const std::uint32_t stride = array->size;
-    if (outcome ok = check_size<T>(stride, name); !ok) return ok;
+    char element_name[64];
+    std::snprintf(element_name, sizeof element_name, "%s %zu", name, i);
+    if (outcome ok = check_size<T>(stride, element_name); !ok) return ok;
     const auto* const element = reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(array) + i * stride);
     if (element->size != stride)
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s %zu: want the size of the first, %lu, have %lu", name, i,
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want the size of the first, %lu, have %lu", element_name,
                                static_cast<unsigned long>(stride), static_cast<unsigned long>(element->size));
-    return read_struct(element, to, name);
+    return read_struct(element, to, element_name);
 }
 
 // ---- plain arguments -------------------------------------------------------------------------------------------------------------

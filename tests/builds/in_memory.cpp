@@ -168,8 +168,8 @@ std::vector<std::byte> row_major(const p4::sambay_config& config) {
 void refusals(std::span<const std::byte> gguf) {
     const std::span<const std::byte> twice[] = {gguf, gguf};
     expect_error(p4::model_files::from_memory(p4::model_in_memory{}), p4::errc::invalid_argument, "have none", "no weights");
-    expect_error(p4::model_files::from_memory({.weights = twice}), p4::errc::invalid_argument, "one GGUF file alone", "two files");
-    expect_error(p4::model_files::from_memory({.weights = {twice, 1}, .config = "{}"}), p4::errc::invalid_argument, "one GGUF file alone",
+    expect_error(p4::model_files::from_memory({.weights = twice}), p4::errc::invalid_argument, "want it alone, have 2 files", "two files");
+    expect_error(p4::model_files::from_memory({.weights = {twice, 1}, .config = "{}"}), p4::errc::invalid_argument, "2 bytes of JSON",
                  "JSON beside");
     expect_error(p4::model_files::from_memory(gguf.first(gguf.size() / 2)), p4::errc::file_incomplete, "", "half a file");
     expect_error(p4::model_files::from_memory(std::as_bytes(std::span("not a model at all"))), p4::errc::wrong_file_kind, "want bytes", "a text");

@@ -313,7 +313,17 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     phi4flash_file list[5] = {f[0], f[1], f[2], f[3], f[0]};
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have two");
     list[4] = named(f[3], "model.gguf");
-    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'model.gguf'");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "model.gguf: a GGUF file, which has its configuration and tokenizer in it");
+    list[4] = named(f[3], "model.safetensors");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one model.safetensors, have two");
+    list[4] = named(f[0], "assets/npc/config.json");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have two");
+    list[4] = f[1];
+    list[4].name = nullptr;
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "name of file 4: want a pointer");
+    list[4] = f[1];
+    list[4].size = 8;
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "file 4: want the size of the first");
     list[4] = named(f[1], "vocab.json");
     list[4].bytes = 0;
     refused(list, 5, PHI4FLASH_FILE_EMPTY, "vocab.json: it has no bytes");
@@ -323,14 +333,20 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     list[4] = named(f[1], "");
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'file 4'");
 
-    // A file that is not needed is not read.
+    // Folders before the names do not matter; a file that is not needed is not read.
     text_reader unread;
     list[4] = named(f[1], "vocab.json");
     list[4].user = &unread;
+    list[0] = named(f[0], "npc/config.json");
+    list[2] = named(f[2], "npc\\tokenizer.json");
+    list[3] = named(f[3], "npc/model.safetensors");
     owned<phi4flash_model> model;
     C_API_OK(phi4flash_model_open_files(list, 5, &opening, model.out(), error));
     CHECK(unread.calls == 0);
     CHECK(readers[3].calls == 1);
+    auto info = sized<phi4flash_model_info>();
+    C_API_OK(phi4flash_model_get_info(model, &info, error));
+    CHECK(info.has_tokenizer == 1);
 
     // A file that is something else is told by its name.
     const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
@@ -339,7 +355,11 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     list[3].bytes = pointer.size();
     phi4flash_error error;
     CHECK(phi4flash_model_open_files(list, 5, &opening, model.out(), &error) == PHI4FLASH_WRONG_FILE_KIND);
-    CHECK_MESSAGE(contains(error.message, "model.safetensors: a Git LFS pointer"), error.message);
+    CHECK_MESSAGE(std::string_view(error.message).starts_with("npc/model.safetensors: a Git LFS pointer"), error.message);
+    const std::string bad_name = "npc/\xff\xc3\xa9.safetensors";
+    list[3] = named(list[3], bad_name);
+    CHECK(phi4flash_model_open_files(list, 5, &opening, model.out(), &error) == PHI4FLASH_WRONG_FILE_KIND);
+    CHECK_MESSAGE(std::string_view(error.message).starts_with("npc/?\xc3\xa9.safetensors: "), error.message);
 }
 
 TEST_CASE("a model from memory, and by readers") {

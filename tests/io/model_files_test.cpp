@@ -131,6 +131,12 @@ TEST_CASE("io/model_files: files in memory are called by their names") {
     const std::span<const std::byte> wrong[] = {page};
     check_error(model_files::from_memory({.weights = wrong, .names = name}), errc::wrong_file_kind, {"npc.gguf: ", "a web page"});
     check_error(model_files::from_memory({.weights = wrong}), errc::wrong_file_kind, {"the model: ", "a web page"});
+    const std::span<const std::byte> mixed[] = {whole[0], wrong[0]}, mixed_again[] = {wrong[0], whole[0]};
+    check_error(model_files::from_memory({.weights = mixed, .names = two}), errc::invalid_argument, {"a: a GGUF file", "alone, have 2 files"});
+    check_error(model_files::from_memory({.weights = mixed_again, .config = "{}", .names = two}), errc::invalid_argument, {"b: a GGUF file"});
+    const std::string deep = std::string(200, 'x') + "/model-00002-of-00004.safetensors";
+    const std::string_view deep_name[] = {deep};
+    check_error(model_files::from_memory({.weights = wrong, .names = deep_name}), errc::wrong_file_kind, {"...", "/model-00002-of-00004.safe"});
     const std::string_view unnamed[] = {""};
     check_error(model_files::from_memory({.weights = cut, .names = unnamed}), errc::file_incomplete, {"the model: "});
 
@@ -153,6 +159,8 @@ TEST_CASE("io/model_files: files in memory are called by their names") {
         check_error(checkpoint::from_memory(*config, some), errc::file_incomplete, {"file 0: "});
         check_error(model_files::from_memory({.weights = some, .config = *config}), errc::file_incomplete, {"file 0: "});
     }
+    const temporary_folder zeros;
+    check_error(model_files::open(zeros.write("a.gguf", std::string(100, '\0'))), errc::file_incomplete, {"a.gguf: it begins with zeros"});
     for (const std::size_t n : {1u, 2u, 3u, 4u, 23u}) {
         const temporary_folder folder;
         check_error(model_files::open(folder.write("a.gguf", text_of(packed).substr(0, n))), errc::file_incomplete, {"a.gguf: "});

@@ -250,6 +250,33 @@ TEST_CASE("a tensor that is listed twice is named, and so is a source that lists
     CHECK(says(fewer.error(), "lists 3 tensors, and "));
 }
 
+TEST_CASE("a tensor that is found by another's name is refused") {
+    struct mixed_up {
+        table all;
+        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
+            return all.find(name == "model.layers.0.attn.D" ? "model.layers.2.attn.D" : name);
+        }
+        [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return all.tensors(); }
+    };
+    const auto bound = p4::model<>::bind(mixed_up{complete()}, config());
+    REQUIRE(!bound);
+    CHECK(bound.error().code() == p4::errc::invalid_argument);
+    CHECK(says(bound.error(), "tensor model.layers.0.attn.D: the source finds model.layers.2.attn.D by this name"));
+    mixed_up nameless{complete()};
+    for (p4::tensor_view& t : nameless.all.views) t.name = {};
+    struct by_place {
+        const table* names;
+        const table* nameless;
+        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
+            const p4::tensor_view* const t = names->find(name);
+            return t == nullptr ? nullptr : nameless->views.data() + (t - names->views.data());
+        }
+        [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return nameless->tensors(); }
+    };
+    const table named = complete();
+    CHECK(p4::model<>::bind(by_place{&named, &nameless.all}, config()));
+}
+
 TEST_CASE("an lm_head is accepted only where it equals the embedding") {
     table t = complete();
     t.add("lm_head.weight", {11, 8});

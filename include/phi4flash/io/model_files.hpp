@@ -185,20 +185,25 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_
         if (!bytes.names.empty() && bytes.names.size() != bytes.weights.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files of weights, or none, have %zu", bytes.weights.size(),
                                  bytes.names.size());
-        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
-        const printable name(named ? bytes.names.front() : std::string_view("the model"));
-        const std::span<const std::byte> first = bytes.weights.front();
-        const file_kind kind = identify(first);
         const bool has_config = PHI4FLASH_HAS_JSON && !bytes.config.empty();  // so the rest is safetensors, whatever is left of them
-        if (kind == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(first, file_kind::safetensors))) {
-            if (bytes.weights.size() != 1 || !bytes.config.empty() || !bytes.generation.empty() || !bytes.tokenizer.empty())
-                return error::format(errc::invalid_argument, "want one GGUF file alone, which has its configuration and tokenizer in it; have %zu "
-                                     "files of weights and %zu bytes of JSON", bytes.weights.size(),
-                                     bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size());
+        const auto is_gguf = [&](std::span<const std::byte> file) {
+            return identify(file) == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(file, file_kind::safetensors));
+        };
+        const bool named = !bytes.names.empty() && !bytes.names.front().empty();
+        const printable name = named ? printable::name_of_file(bytes.names.front()) : printable(std::string_view("the model"));
+        const std::span<const std::byte> first = bytes.weights.front();
+        const std::size_t json = bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size();
+        if (bytes.weights.size() == 1 && json == 0 && is_gguf(first)) {
             auto file = packed_model::from_memory(first, options.config);
             if (!file) return file.error().in(name.c_str());
             return from_packed(std::move(file), name, options, tell);
         }
+        for (std::size_t i = 0; i < bytes.weights.size(); ++i)
+            if (is_gguf(bytes.weights[i]))
+                return error::format(errc::invalid_argument,
+                                     "%s: a GGUF file, which has its configuration and tokenizer in it: want it alone, have %zu files of weights and "
+                                     "%zu bytes of JSON", detail::name_in_memory(bytes.names, i).c_str(), bytes.weights.size(), json);
+        const file_kind kind = identify(first);
         if (kind != file_kind::safetensors && !has_config) {
             if (first.empty()) return error::format(errc::file_empty, "%s: no bytes: want a GGUF or safetensors file", name.c_str());
             if (const auto other = detail::explain_bytes(name, first, file_kind::gguf)) return *other;
@@ -242,8 +247,10 @@ PHI4FLASH_COLD_BODY result<tokenizer> model_files::open_tokenizer() const {
         }
 #if PHI4FLASH_HAS_JSON
         if (!tokenizer_json_.empty()) {
+            const printable file(std::string_view("tokenizer.json"));
+            if (const auto other = detail::explain_bytes(file, detail::bytes_of_text(tokenizer_json_), file_kind::json)) return *other;
             auto text = tokenizer_from_json(tokenizer_json_);
-            if (!text) return text.error().in("tokenizer.json");
+            if (!text) return text.error().in(file.c_str());
             return text;
         }
 #if PHI4FLASH_FILES

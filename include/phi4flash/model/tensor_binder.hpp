@@ -130,7 +130,15 @@ private:
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
-            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
+            const std::span<const tensor_view> all = source_.tensors();
+            const std::string_view first = all.empty() ? std::string_view("none") : all.front().name;
+            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s; of the %zu tensors that there are the first is %.*s", full,
+                                     print_shape(shape, want, sizeof want), all.size(), static_cast<int>(first.size()), first.data());
+            return nullptr;
+        }
+        if (!t->name.empty() && t->name != full) {
+            failure_ = error::format(errc::invalid_argument, "tensor %s: the source finds %.*s by this name", full, static_cast<int>(t->name.size()),
+                                     t->name.data());
             return nullptr;
         }
         if (static_cast<std::size_t>(t->type) >= dtype_count) {

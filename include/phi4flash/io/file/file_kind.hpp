@@ -30,7 +30,7 @@ namespace detail {
 [[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
 
 /// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
-/// Code: wrong_file_kind.
+/// Codes: wrong_file_kind; file_incomplete for zeros, which a download takes room with.
 [[nodiscard]] PHI4FLASH_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted);
 }  // namespace detail
 
@@ -70,8 +70,13 @@ PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
     return wanted == file_kind::safetensors && bytes.size() < 8;
 }
 
+[[nodiscard]] inline bool begins_with_zeros(std::span<const std::byte> bytes) {
+    constexpr std::size_t enough = 8;  // no file of a model begins with so many
+    return bytes.size() >= enough && std::all_of(bytes.begin(), bytes.begin() + enough, [](std::byte b) { return b == std::byte{0}; });
+}
+
 PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
-    if (i < names.size() && !names[i].empty()) return printable(names[i]);
+    if (i < names.size() && !names[i].empty()) return printable::name_of_file(names[i]);
     char number[32] = {};
     print(number, sizeof number, "file %zu", i);
     return printable(std::string_view(number));
@@ -79,11 +84,15 @@ PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> n
 
 PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {
     const file_kind have = identify(bytes);
-    if (have == wanted || have == file_kind::unknown || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
+    if (have == wanted || is_too_short_to_tell(bytes, wanted)) return std::nullopt;
     const auto is = [&](const char* what) { return error::format(errc::wrong_file_kind, "%s: %s", name.c_str(), what); };
+    if (have == file_kind::unknown && begins_with_zeros(bytes))
+        return error::format(errc::file_incomplete, "%s: it begins with zeros: a download that is not finished?", name.c_str());
+    if (have == file_kind::unknown) return std::nullopt;
     if (const char* const known = explain_kind(have); known != nullptr) return is(known);
     const bool weights = wanted == file_kind::safetensors;
     if (have == file_kind::gguf) return is("a GGUF file: give it itself as the model, alone");
+    if (have == file_kind::safetensors) return is("a safetensors file, not JSON");
     if (have == file_kind::json && weights) return is("a JSON file, not weights");
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 40));
     return error::format(errc::wrong_file_kind, "%s: a text that begins '%s': not %s", name.c_str(), printable(text).c_str(),
@@ -123,8 +132,8 @@ PHI4FLASH_COLD_BODY file_kind identify(std::span<const std::byte> bytes) {
     const auto has = [&](std::string_view what, std::size_t at = 0) { return text.size() > at && text.substr(at).starts_with(what); };
     using namespace std::string_view_literals;
     // A header is shorter than 100 MB, so its length has zeros above the lowest 27 bits; nothing may be left of the rest.
-    if ((has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv) && static_cast<unsigned char>(text[3]) < 8)
-        return file_kind::safetensors;
+    const bool begins_header = has("\0\0\0\0{"sv, 4) || text.substr((std::min)(text.size(), std::size_t{4})) == "\0\0\0\0"sv;
+    if (begins_header && static_cast<unsigned char>(text[3]) < 8 && !text.starts_with("\0\0\0\0"sv)) return file_kind::safetensors;
     if (has("GGUF") || (!text.empty() && "GGUF"sv.starts_with(text))) return file_kind::gguf;  // the second: as far as it was downloaded
     if (has("version https://git-lfs.github.com/") || has("version https://hawser.github.com/")) return file_kind::lfs_pointer;
     if (has("PK\x03\x04"sv)) return text.find("data.pkl") != std::string_view::npos ? file_kind::pytorch : file_kind::archive;

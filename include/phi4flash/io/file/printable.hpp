@@ -1,6 +1,7 @@
 #pragma once
-/// Names and paths made fit for an error sentence: short, and without control characters that a terminal would obey.
+/// Names and paths made fit for an error sentence: short, UTF-8, and without control characters that a terminal would obey.
 #include <phi4flash/config/abi.hpp>
+#include <phi4flash/text/utf8.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -25,12 +26,17 @@ namespace detail {
 }  // namespace detail
 #endif
 
-/// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths their end.
+/// A copy of at most `max_bytes` bytes to pass to "%s". Names keep their beginning, paths and names of files their end.
 class printable {
 public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+    [[nodiscard]] static printable name_of_file(std::string_view name) {
+        printable made;
+        made.copy(name, true);
+        return made;
+    }
 #if PHI4FLASH_FILES
     template <std::same_as<std::filesystem::path> Path>  // and nothing that converts to one
     explicit printable(const Path& path) {
@@ -45,6 +51,7 @@ public:
     [[nodiscard]] const char* c_str() const { return text_; }
 
 private:
+    printable() = default;
     void copy(std::string_view text, bool keep_end);
     static char* append(char* out, std::string_view piece) {
         std::memcpy(out, piece.data(), piece.size());
@@ -88,9 +95,19 @@ PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     constexpr std::string_view dots = "...";
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
+    if (cut && keep_end) {
+        while (!text.empty() && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80) text.remove_prefix(1);  // of a character that was cut
+    } else if (cut) {
+        text.remove_suffix(incomplete_utf8_tail(text));
+    }
     char* out = text_;
     if (cut && keep_end) out = append(out, dots);
-    for (const char c : text) *out++ = static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    while (!text.empty()) {
+        const utf8_step step = decode_utf8(text.data(), text.data() + text.size());
+        const bool control = step.code_point < 0x20 || (step.code_point >= 0x7f && step.code_point < 0xa0);
+        out = append(out, step.state == utf8_state::complete && !control ? text.substr(0, step.size) : "?");
+        text.remove_prefix(step.size);
+    }
     if (cut && !keep_end) append(out, dots);
 }
 #endif

@@ -71,7 +71,7 @@ public:
 private:
     status read_configs(std::string_view config_json, std::string_view generation_json, const config_options& options);
     status add_file(std::span<const std::byte> bytes);
-    status collect();
+    status collect(std::span<const std::string_view> names);
     status align();
 #if PHI4FLASH_FILES
     status read_config_files(const config_options& options);
@@ -125,13 +125,18 @@ PHI4FLASH_COLD_BODY status checkpoint::add_file(std::span<const std::byte> bytes
     return {};
 }
 
-/// Sorts the tensors of all files for `find`.
-PHI4FLASH_COLD_BODY status checkpoint::collect() {
+/// Sorts the tensors of all files for `find`. `names`: of the files.
+PHI4FLASH_COLD_BODY status checkpoint::collect(std::span<const std::string_view> names) {
     detail::sort_once(tensors_, [](const tensor_view& a, const tensor_view& b) { return a.name < b.name; });
     const auto twice = std::adjacent_find(tensors_.begin(), tensors_.end(),
                                           [](const tensor_view& a, const tensor_view& b) { return a.name == b.name; });
     if (twice == tensors_.end()) return {};
-    return error::format(errc::duplicate_name, "tensor '%s' is in more than one safetensors file", printable(twice->name).c_str());
+    const auto has_it = [&](const safetensors& table) { return table.find(twice->name) != nullptr; };
+    const auto one = std::find_if(tables_.begin(), tables_.end(), has_it);
+    const auto other = std::find_if(one + 1, tables_.end(), has_it);
+    return error::format(errc::duplicate_name, "tensor '%s' is in %s and in %s", printable(twice->name).c_str(),
+                         detail::name_in_memory(names, static_cast<std::size_t>(one - tables_.begin())).c_str(),
+                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str());
 }
 
 /// After all has been checked.
@@ -151,6 +156,9 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
         if (!names.empty() && names.size() != files.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
+        for (const auto& [text, name] : {std::pair(config_json, "config.json"), {generation_config_json, "generation_config.json"}})
+            if (const auto other = detail::explain_bytes(printable(std::string_view(name)), detail::bytes_of_text(text), file_kind::json))
+                return *other;
         checkpoint loaded;
         if (const status ok = loaded.read_configs(config_json, generation_config_json, options); !ok) return ok.error();
         for (std::size_t i = 0; i < files.size(); ++i) {
@@ -158,7 +166,7 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
             if (const auto other = detail::explain_bytes(name, files[i], file_kind::safetensors)) return *other;
             if (const status ok = loaded.add_file(files[i]); !ok) return ok.error().in(name.c_str());
         }
-        if (const status ok = loaded.collect(); !ok) return ok.error();
+        if (const status ok = loaded.collect(names); !ok) return ok.error();
         if (const status ok = loaded.align(); !ok) return ok.error();
         return loaded;
     });
@@ -209,7 +217,7 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     };
     if (is_there(folder_ / single)) {
         if (const status ok = map_shard(single, mapping, tell); !ok) return ok;
-        return collect();  // one file has each name once
+        return collect({});  // one file has each name once
     }
     if (!is_there(folder_ / index_name)) return detail::explain_no_weights(folder_);
     const auto text = detail::read_json_text(folder_ / index_name, checkpoint_index_limits.bytes);
@@ -217,10 +225,11 @@ PHI4FLASH_COLD_BODY status checkpoint::open_weights(const mapping_options& mappi
     const auto index = read_checkpoint_index(*text);
     const printable index_path(folder_ / index_name);
     if (!index) return index.error().in(index_path.c_str());
+    const std::vector<std::string_view> names(index->shards.begin(), index->shards.end());
     for (const std::string& shard : index->shards)
         if (const status ok = map_shard(shard, mapping, tell); !ok)
             return ok.error().code() == errc::file_not_found ? detail::explain_no_shard(folder_, shard) : ok.error();
-    if (const status ok = collect(); !ok) return ok.error().in(printable(folder_).c_str());
+    if (const status ok = collect(names); !ok) return ok.error().in(printable(folder_).c_str());
     const status ok = check_index(*index);
     return ok ? ok : ok.error().in(index_path.c_str());
 }

@@ -3,10 +3,11 @@
 
     tools/choose_seeds.py ENTRY COUNT
 
-Copies them to fuzz/seeds/ENTRY as reached_HASH, each as small as it is in build/fuzz/corpus/ENTRY, and says how many edges each adds. CTest replays
-them from then on. tools/fuzz.sh ENTRY must have run before.
+Copies them from build/fuzz/corpus/ENTRY to fuzz/seeds/ENTRY as reached_HASH, and says how many edges each adds. CTest replays them from then on.
+tools/fuzz.sh ENTRY must have run before.
 """
 import argparse
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -59,8 +60,9 @@ def main():
             break
         new = left.pop(best) - reached
         reached |= new
-        shutil.copyfile(best, seeds / f"reached_{best.name[:8]}")
-        print(f"  reached_{best.name[:8]}: {best.stat().st_size} bytes, {len(new)} edges more, {len(reached)} in all", flush=True)
+        name = f"reached_{hashlib.sha1(best.read_bytes()).hexdigest()[:8]}"
+        shutil.copyfile(best, seeds / name)
+        print(f"  {name}: {best.stat().st_size} bytes, {len(new)} edges more, {len(reached)} in all", flush=True)
 
 
 if __name__ == "__main__":

@@ -189,9 +189,9 @@ PHI4FLASH_API phi4flash_code phi4flash_model_open(const char* path, size_t path_
                                                   phi4flash_error* error);
 /* The same of files that the host has: one GGUF file; or config.json, one or more *.safetensors and, if there are, generation_config.json and
  * tokenizer.json. Other *.json files may be among them, and are not read. Memory is used in place where it is aligned to 8 bytes, else copied.
- * What a reader reads is read once, now, after the whole list has been looked at. Sentences call files by their names. Errors: those of files,
- * PHI4FLASH_FILE_NOT_FOUND (no config.json, no weights), PHI4FLASH_FILE_EMPTY, PHI4FLASH_HOST_FAILED (a reader), PHI4FLASH_INVALID_ARGUMENT (two of
- * one name, a name of no such file). */
+ * What a reader reads is read once, now, after the whole list has been looked at. Folders before the names of JSON files do not count; sentences call
+ * other files by all of their names. Errors: those of files, PHI4FLASH_FILE_NOT_FOUND (no config.json, no weights), PHI4FLASH_FILE_EMPTY,
+ * PHI4FLASH_HOST_FAILED (a reader), PHI4FLASH_INVALID_ARGUMENT (two of one name, a name of no such file, a GGUF file that is not alone). */
 PHI4FLASH_API phi4flash_code phi4flash_model_open_files(const phi4flash_file* files, size_t count, const phi4flash_model_options* options,
                                                         phi4flash_model** out, phi4flash_error* error);
 /* Weights go when the last handle that was made from it goes. */

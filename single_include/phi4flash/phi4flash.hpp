@@ -727,7 +727,7 @@ inline int print(char* out, std::size_t size, const char* pattern, ...) {
 }
 }  // namespace detail
 
-/// A code and a sentence of at most 383 bytes. Trivially copyable; safe to return across threads.
+/// A code and a sentence of at most 383 bytes, UTF-8. Trivially copyable; safe to return across threads.
 class error {
 public:
     error() = default;
@@ -736,15 +736,16 @@ public:
     /// One sentence without a trailing newline: what, where, want, have.
     [[nodiscard]] const char* message() const { return text_; }
 
-    /// printf-style. A sentence that does not fit is cut, never overrun.
+    /// printf-style. A sentence that does not fit is cut, between two characters.
     PHI4FLASH_PRINTF_LIKE(2, 3)
     PHI4FLASH_COLD static error format(errc code, const char* pattern, ...) {
         error e;
         e.code_ = code;
         std::va_list arguments;
         va_start(arguments, pattern);
-        detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
+        const int all = detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
         va_end(arguments);
+        if (all >= static_cast<int>(sizeof e.text_)) e.drop_part_of_character();
         return e;
     }
 
@@ -754,6 +755,16 @@ public:
     }
 
 private:
+    /// Of a sentence that was cut, the bytes of UTF-8 at the end that are no whole character.
+    void drop_part_of_character() {
+        const auto byte = [this](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text_[i])); };
+        const std::size_t end = sizeof text_ - 1;
+        std::size_t lead = end - 1;
+        while (lead > end - 4 && (byte(lead) & 0xC0) == 0x80) --lead;
+        const std::size_t want = byte(lead) >= 0xF0 ? 4 : byte(lead) >= 0xE0 ? 3 : byte(lead) >= 0xC0 ? 2 : 1;
+        if (end - lead < want) text_[lead] = '\0';
+    }
+
     errc code_ = errc::invalid_argument;
     char text_[384] = {};
 };
@@ -38616,8 +38627,8 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. What `find` returns has that name, or none;
-/// `tensors` returns a reference to a container
-/// that lives as long as the source, or a view (a borrowed range, as std::span is one), not a container of its own.
+/// `tensors` returns a reference to a container that lives as long as the source, or a view (a borrowed range, as std::span is one), not a
+/// container of its own.
 template <class S>
 concept tensor_source = requires(const S& source, std::string_view name) {
     { source.find(name) } -> std::convertible_to<const tensor_view*>;
@@ -38659,10 +38670,50 @@ PHI4FLASH_END
 // ---- phi4flash/model/tensor_binder.hpp -----------------------------------------------------------------------------------
 /// The binder that makes weights: what it finds is checked and measured in a first pass, and filled in a second; nothing is allocated between
 /// them that is not needed.
+#ifndef PHI4FLASH_ONCE_CORE_PLAIN_NAME_HPP
+#define PHI4FLASH_ONCE_CORE_PLAIN_NAME_HPP
+
+// ---- phi4flash/core/plain_name.hpp ---------------------------------------------------------------------------------------
+/// Names of tensors in sentences, where they may be anybody's: ASCII, and short. (Names of files are io/file/printable.hpp's.)
 
 PHI4FLASH_BEGIN
 
 namespace detail {
+
+/// A copy for "%s", in which every byte that a terminal need not print is '?'.
+class plain_name {
+public:
+    static constexpr std::size_t max_bytes = 120;
+
+    explicit plain_name(std::string_view name) {
+        constexpr std::string_view dots = "...";
+        const bool cut = name.size() > max_bytes;
+        char* out = std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(cut ? max_bytes - dots.size() : name.size()), text_,
+                                   [](char c) { return c >= ' ' && c <= '~' ? c : '?'; });
+        if (cut) std::copy(dots.begin(), dots.end(), out);
+    }
+    [[nodiscard]] const char* c_str() const { return text_; }
+
+private:
+    char text_[max_bytes + 1] = {};
+};
+
+}  // namespace detail
+
+PHI4FLASH_END
+#endif
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// Whether a source's `find` gave another tensor than the one that was asked for. A view without a name has none to compare.
+[[nodiscard]] inline bool has_other_name(const tensor_view& found, std::string_view asked) { return !found.name.empty() && found.name != asked; }
+
+[[nodiscard]] inline error other_name_error(const tensor_view& found, std::string_view asked) {
+    return error::format(errc::invalid_argument, "tensor %s: the source finds %s by this name", plain_name(asked).c_str(),
+                         plain_name(found.name).c_str());
+}
 
 /// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
 /// error sticks, and later calls do nothing.
@@ -38773,15 +38824,15 @@ private:
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
+            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             const std::span<const tensor_view> all = source_.tensors();
-            const std::string_view first = all.empty() ? std::string_view("none") : all.front().name;
-            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s; of the %zu tensors that there are the first is %.*s", full,
-                                     print_shape(shape, want, sizeof want), all.size(), static_cast<int>(first.size()), first.data());
+            if (!all.empty() && !all.front().name.empty())  // such as "embed_tokens.weight", without the prefix
+                failure_ = error::format(errc::missing_tensor, "%s; the first of the %zu tensors that there are is %s",
+                                         failure_.error().message(), all.size(), plain_name(all.front().name).c_str());
             return nullptr;
         }
-        if (!t->name.empty() && t->name != full) {
-            failure_ = error::format(errc::invalid_argument, "tensor %s: the source finds %.*s by this name", full, static_cast<int>(t->name.size()),
-                                     t->name.data());
+        if (has_other_name(*t, full)) {
+            failure_ = other_name_error(*t, full);
             return nullptr;
         }
         if (static_cast<std::size_t>(t->type) >= dtype_count) {
@@ -38875,7 +38926,9 @@ struct bound_weights {
 
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
-    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
+    constexpr std::string_view head_name = "lm_head.weight";
+    if (const tensor_view* head = source.find(head_name); head != nullptr) {
+        if (has_other_name(*head, head_name)) return other_name_error(*head, head_name);
         const bool same = head->type == embedding.type && head->bytes == embedding.bytes() && head->data != nullptr &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
         if (!same)
@@ -38886,23 +38939,24 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
     }
     if (source.tensors().size() == found) return {};
     return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
-        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
+        std::vector<std::string_view> known{head_name};  // sorted: a file may have tens of thousands too many
         list_tensors(shape, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
             if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
         });
         sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
-                return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                     t.name.data(), shape.n_layers);
+                return error::format(errc::unexpected_tensor, "tensor '%s' is not part of the model (%zu layers)", plain_name(t.name).c_str(),
+                                     shape.n_layers);
         std::vector<std::string_view> listed;
-        for (const tensor_view& t : source.tensors()) listed.push_back(t.name);
+        for (const tensor_view& t : source.tensors())
+            if (!t.name.empty()) listed.push_back(t.name);
         sort_once(listed);
         const auto twice = std::adjacent_find(listed.begin(), listed.end());
         if (twice == listed.end())
             return error::format(errc::invalid_argument, "the source lists %zu tensors, and %zu are found by their names: want the same",
-                                 listed.size(), found);
-        return error::format(errc::duplicate_name, "tensor '%.*s' is listed twice", static_cast<int>(twice->size()), twice->data());
+                                 source.tensors().size(), found);
+        return error::format(errc::duplicate_name, "tensor '%s' is listed twice", plain_name(*twice).c_str());
     });
 }
 
@@ -38938,8 +38992,8 @@ public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
     /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
     /// duplicate_name, untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
-    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps; a table that lists other
-    /// tensors than it finds). What the model owns is taken from `memory`.
+    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps; a table that finds a tensor of
+    /// another name than was asked for, or lists other tensors than it finds). What the model owns is taken from `memory`.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);
@@ -47153,6 +47207,7 @@ public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+    /// Which keeps its end, as a path does. @since 0.2
     [[nodiscard]] static printable name_of_file(std::string_view name) {
         printable made;
         made.copy(name, true);
@@ -47217,7 +47272,7 @@ PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
     if (cut && keep_end) {
-        while (!text.empty() && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80) text.remove_prefix(1);  // of a character that was cut
+        for (int i = 0; i < 3 && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80; ++i) text.remove_prefix(1);  // of a character
     } else if (cut) {
         text.remove_suffix(incomplete_utf8_tail(text));
     }
@@ -49048,8 +49103,11 @@ namespace detail {
 /// What is wrong with a file of a kind that is never a model's, and what to do; nullptr for the others.
 [[nodiscard]] PHI4FLASH_BODY const char* explain_kind(file_kind kind);
 
-/// What sentences call a file of the host's in memory: its name, or its number where there are no names or this one is empty.
-[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
+/// What sentences call a file of the host's in memory: its name, or its number where it has none.
+[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::string_view name, std::size_t number);
+[[nodiscard]] inline printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
+    return name_in_memory(i < names.size() ? names[i] : std::string_view(), i);
+}
 
 /// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
 /// Codes: wrong_file_kind; file_incomplete for zeros, which a download takes room with.
@@ -49097,11 +49155,11 @@ PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
     return bytes.size() >= enough && std::all_of(bytes.begin(), bytes.begin() + enough, [](std::byte b) { return b == std::byte{0}; });
 }
 
-PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
-    if (i < names.size() && !names[i].empty()) return printable::name_of_file(names[i]);
-    char number[32] = {};
-    print(number, sizeof number, "file %zu", i);
-    return printable(std::string_view(number));
+PHI4FLASH_COLD_BODY printable name_in_memory(std::string_view name, std::size_t number) {
+    if (!name.empty()) return printable::name_of_file(name);
+    char text[32] = {};
+    print(text, sizeof text, "file %zu", number);
+    return printable(std::string_view(text));
 }
 
 PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {
@@ -51489,7 +51547,7 @@ PHI4FLASH_COLD_BODY result<checkpoint_index> read_checkpoint_index(std::string_v
             if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
             if (!is_plain_file_name(*file))
                 return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
-                                     printable(it.key()).c_str(), printable(*file).c_str());
+                                     printable(it.key()).c_str(), printable::name_of_file(*file).c_str());
             index.shards.push_back(*file);
         }
         detail::sort_once(index.shards);
@@ -52267,7 +52325,7 @@ PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder)
                              printable(below).c_str());
     if (const auto packed = names_ending(folder, {".gguf"}); !packed.empty())
         return error::format(errc::file_not_found, "%s: no config.json here; to use %s, give that file itself", name.c_str(),
-                             printable(packed.front()).c_str());
+                             printable::name_of_file(packed.front()).c_str());
     if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no config.json here: a download that is not finished: run 'hf download' again",
                              name.c_str());
@@ -52278,7 +52336,7 @@ PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder)
 PHI4FLASH_COLD_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
-        return error::format(code, pattern, name.c_str(), printable(file).c_str());
+        return error::format(code, pattern, name.c_str(), printable::name_of_file(file).c_str());
     };
     if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no weights yet: a download that is not finished: run 'hf download' again", name.c_str());
@@ -52305,7 +52363,7 @@ PHI4FLASH_COLD_BODY error explain_no_shard(const std::filesystem::path& folder, 
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
-                         printable(folder).c_str(), printable(name).c_str());
+                         printable(folder).c_str(), printable::name_of_file(name).c_str());
 }
 
 PHI4FLASH_COLD_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {
@@ -52793,9 +52851,9 @@ PHI4FLASH_COLD_BODY status checkpoint::collect(std::span<const std::string_view>
     const auto has_it = [&](const safetensors& table) { return table.find(twice->name) != nullptr; };
     const auto one = std::find_if(tables_.begin(), tables_.end(), has_it);
     const auto other = std::find_if(one + 1, tables_.end(), has_it);
-    return error::format(errc::duplicate_name, "tensor '%s' is in %s and in %s", printable(twice->name).c_str(),
+    return error::format(errc::duplicate_name, "%s and %s have both tensor '%s'",
                          detail::name_in_memory(names, static_cast<std::size_t>(one - tables_.begin())).c_str(),
-                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str());
+                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str(), printable(twice->name).c_str());
 }
 
 /// After all has been checked.
@@ -52855,7 +52913,7 @@ PHI4FLASH_COLD_BODY status checkpoint::check_index(const checkpoint_index& index
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
-                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
+                                 printable(entry.tensor).c_str(), printable::name_of_file(index.shards[entry.shard]).c_str());
     if (index.entries.size() == tensors_.size()) return {};
     for (const tensor_view& tensor : tensors_) {
         const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,
@@ -53828,7 +53886,7 @@ public:
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
     /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
-    /// invalid_argument for no weights, several GGUF files, JSON beside one, or another number of names; wrong_file_kind; file_not_found for
+    /// invalid_argument for no weights, a GGUF file that is not alone, or another number of names; wrong_file_kind; file_not_found for
     /// safetensors without config.json, file_unreadable for any where PHI4FLASH_HAS_JSON is 0. @since 0.2
     static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
@@ -53954,7 +54012,7 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_
             return identify(file) == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(file, file_kind::safetensors));
         };
         const bool named = !bytes.names.empty() && !bytes.names.front().empty();
-        const printable name = named ? printable::name_of_file(bytes.names.front()) : printable(std::string_view("the model"));
+        const printable name = printable::name_of_file(named ? bytes.names.front() : "the model");
         const std::span<const std::byte> first = bytes.weights.front();
         const std::size_t json = bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size();
         if (bytes.weights.size() == 1 && json == 0 && is_gguf(first)) {
@@ -54269,6 +54327,7 @@ PHI4FLASH_END
 #undef PHI4FLASH_ISA_VECTOR_LETTERS
 #undef PHI4FLASH_JOIN
 #undef PHI4FLASH_JOIN_
+#undef PHI4FLASH_ONCE_CORE_PLAIN_NAME_HPP
 #undef PHI4FLASH_ONCE_MODEL_TENSOR_BINDER_HPP
 #undef PHI4FLASH_ONCE_TEXT_NORMALIZATION_TABLES_HPP
 #undef PHI4FLASH_ONCE_TEXT_UNICODE_TABLES_HPP

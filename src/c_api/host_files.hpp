@@ -69,12 +69,7 @@ private:
 
         [[nodiscard]] bool is_there() const { return from.bytes != 0; }
         /// For sentences.
-        [[nodiscard]] printable place() const {
-            if (!name.empty()) return printable::name_of_file(name);
-            char number[32];
-            std::snprintf(number, sizeof number, "file %zu", index);
-            return printable(std::string_view(number));
-        }
+        [[nodiscard]] printable place() const { return name_in_memory(name, index); }
         [[nodiscard]] std::string_view text() const { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
     };
 
@@ -83,7 +78,7 @@ private:
     static outcome check(wanted_file& file) {
         const phi4flash_file& f = file.from;
         char name_of_name[48];
-        std::snprintf(name_of_name, sizeof name_of_name, "name of file %zu", file.index);
+        print(name_of_name, sizeof name_of_name, "name of file %zu", file.index);
         if (outcome ok = read_text(f.name, f.name_length, file.name, name_of_name); !ok) return ok;
         if (f.bytes == 0) return outcome::failed(PHI4FLASH_FILE_EMPTY, "%s: it has no bytes", file.place().c_str());
         if (f.bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
@@ -103,7 +98,8 @@ private:
                                                                       : nullptr;
         if (place != nullptr) {
             if (place->is_there())
-                return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want one %s, have two", printable(name).c_str());
+                return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want one %s, have %s and %s", printable(name).c_str(),
+                                       place->place().c_str(), file.place().c_str());
             *place = file;
             return {};
         }
@@ -122,11 +118,12 @@ private:
                                file.place().c_str());
     }
 
-    /// Several files of weights have names of their own.
+    /// Files of weights have names of their own, or none.
     outcome check_names() const {
         std::vector<std::string_view> sorted = names_;
         std::sort(sorted.begin(), sorted.end());
-        const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+        const auto twice = std::adjacent_find(sorted.begin(), sorted.end(),
+                                              [](std::string_view a, std::string_view b) { return a == b && !a.empty(); });
         if (twice == sorted.end()) return {};
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want one %s, have two", printable::name_of_file(*twice).c_str());
     }

@@ -65,7 +65,7 @@ template <class T>
 [[nodiscard]] outcome read_element(const T* array, std::size_t i, T& to, const char* name) {
     const std::uint32_t stride = array->size;
     char element_name[64];
-    std::snprintf(element_name, sizeof element_name, "%s %zu", name, i);
+    detail::print(element_name, sizeof element_name, "%s %zu", name, i);
     if (outcome ok = check_size<T>(stride, element_name); !ok) return ok;
     const auto* const element = reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(array) + i * stride);
     if (element->size != stride)

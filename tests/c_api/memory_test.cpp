@@ -311,13 +311,13 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     refused(f + 3, 1, PHI4FLASH_FILE_NOT_FOUND, "files: there is no config.json");
     refused(f, 1, PHI4FLASH_FILE_NOT_FOUND, "files: there is no *.safetensors");
     phi4flash_file list[5] = {f[0], f[1], f[2], f[3], f[0]};
-    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have two");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have config.json and config.json");
     list[4] = named(f[3], "model.gguf");
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "model.gguf: a GGUF file, which has its configuration and tokenizer in it");
     list[4] = named(f[3], "model.safetensors");
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one model.safetensors, have two");
     list[4] = named(f[0], "assets/npc/config.json");
-    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have two");
+    refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "files: want one config.json, have config.json and assets/npc/config.json");
     list[4] = f[1];
     list[4].name = nullptr;
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "name of file 4: want a pointer");
@@ -332,6 +332,14 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "vocab.json: want data or a reader, have both");
     list[4] = named(f[1], "");
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'file 4'");
+
+    // Room that is not there is told with the name of the file that it was for.
+    memory.left = 0;
+    phi4flash_model* none = nullptr;
+    phi4flash_error refusal;
+    CHECK(phi4flash_model_open_files(f, 4, &opening, &none, &refusal) == PHI4FLASH_OUT_OF_MEMORY);
+    CHECK_MESSAGE(std::string_view(refusal.message).starts_with("config.json: "), refusal.message);
+    memory.left = -1;
 
     // Folders before the names do not matter; a file that is not needed is not read.
     text_reader unread;
@@ -415,7 +423,7 @@ TEST_CASE("a model from memory, and by readers") {
     CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) == PHI4FLASH_FILE_INCOMPLETE);
     CHECK_MESSAGE(std::string_view(error.message).starts_with(std::string(all.files[3].name, all.files[3].name_length) + ": "), error.message);
     all.files[3] = all.files[0];
-    const std::string twice = "files: want one " + std::string(all.files[0].name, all.files[0].name_length) + ", have two";
+    const std::string twice = "files: want one config.json, have config.json and config.json";
     CHECK(phi4flash_model_open_files(all.files, 4, nullptr, model.out(), &error) == PHI4FLASH_INVALID_ARGUMENT);
     CHECK_MESSAGE(error.message == twice, error.message);
 }

@@ -50,6 +50,14 @@ TEST_CASE("a sentence that is too long is cut, not overrun") {
     CHECK(std::string(e.message()) == std::string(383, 'x'));
     CHECK(std::string(e.in("file").message()) == "file: " + std::string(377, 'x'));
     CHECK(std::string(e.in(long_text).message()) == std::string(383, 'x'));
+    for (const std::string& character : {std::string("\xc3\xa9"), std::string("\xe2\x82\xac"), std::string("\xf0\x9f\x98\x80")}) {
+        for (std::size_t shift = 0; shift < 4; ++shift) {  // between two characters
+            std::string text(shift, 'x');
+            while (text.size() < 400) text += character;
+            const std::size_t whole = shift + (383 - shift) / character.size() * character.size();
+            CHECK(std::string(error::format(errc::json_syntax, "%s", text.c_str()).message()) == text.substr(0, whole));
+        }
+    }
     const char place[] = {'a', 'b', 'c'};  // not terminated
     CHECK(std::string(error::format(errc::json_syntax, "no").in({place, 3}).message()) == "abc: no");
 }

@@ -159,6 +159,16 @@ TEST_CASE("io/model_files: files in memory are called by their names") {
         check_error(checkpoint::from_memory(*config, some), errc::file_incomplete, {"file 0: "});
         check_error(model_files::from_memory({.weights = some, .config = *config}), errc::file_incomplete, {"file 0: "});
     }
+    const std::span<const std::byte> good[] = {safetensors};
+    const auto pointer = model_files::from_memory({good, *config, {}, "version https://git-lfs.github.com/spec/v1"});
+    require_value(pointer);
+    check_error(pointer->open_tokenizer(), errc::wrong_file_kind, {"tokenizer.json: a Git LFS pointer"});
+    const std::span<const std::byte> both[] = {safetensors, packed};
+    check_error(model_files::from_memory({both, *config}), errc::invalid_argument, {"file 1: a GGUF file"});
+    const bytes nothing(9);
+    const std::span<const std::byte> zero[] = {nothing};
+    check_error(model_files::from_memory({.weights = zero, .names = name}), errc::file_incomplete, {"npc.gguf: it begins with zeros"});
+    check_error(model_files::from_memory({.weights = zero, .config = *config}), errc::file_incomplete, {"file 0: it begins with zeros"});
     const temporary_folder zeros;
     check_error(model_files::open(zeros.write("a.gguf", std::string(100, '\0'))), errc::file_incomplete, {"a.gguf: it begins with zeros"});
     for (const std::size_t n : {1u, 2u, 3u, 4u, 23u}) {

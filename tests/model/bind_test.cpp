@@ -275,6 +275,33 @@ TEST_CASE("a tensor that is found by another's name is refused") {
     };
     const table named = complete();
     CHECK(p4::model<>::bind(by_place{&named, &nameless.all}, config()));
+    nameless.all.views.emplace_back();
+    const auto one_more = p4::model<>::bind(by_place{&named, &nameless.all}, config());
+    REQUIRE(!one_more);
+    CHECK(says(one_more.error(), ("the source lists " + std::to_string(named.views.size() + 1) + " tensors").c_str()));
+
+    struct other_head {
+        table all;
+        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
+            return all.find(name == "lm_head.weight" ? "model.embed_tokens.weight" : name);
+        }
+        [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return all.tensors(); }
+    };
+    const auto head = p4::model<>::bind(other_head{complete()}, config());
+    REQUIRE(!head);
+    CHECK(says(head.error(), "tensor lm_head.weight: the source finds model.embed_tokens.weight by this name"));
+}
+
+TEST_CASE("a name that is not plain is told plainly, and what there is instead is told") {
+    table t;
+    t.add("embed\x1b[2J\xff.weight", {11, 8});
+    const p4::error missing = failure_of(t);
+    CHECK(missing.code() == p4::errc::missing_tensor);
+    CHECK(says(missing, "model.embed_tokens.weight is missing: want [11, 8]; the first of the 1 tensors that there are is embed?[2J?.weight"));
+    CHECK(says(failure_of(table{}), "is missing: want [11, 8]"));
+    table more = complete();
+    more.add(std::string(300, 'n'), {8});
+    CHECK(says(failure_of(more), ("'" + std::string(117, 'n') + "...' is not part").c_str()));
 }
 
 TEST_CASE("an lm_head is accepted only where it equals the embedding") {

@@ -49,7 +49,7 @@ inline int print(char* out, std::size_t size, const char* pattern, ...) {
 }
 }  // namespace detail
 
-/// A code and a sentence of at most 383 bytes. Trivially copyable; safe to return across threads.
+/// A code and a sentence of at most 383 bytes, UTF-8. Trivially copyable; safe to return across threads.
 class error {
 public:
     error() = default;
@@ -58,15 +58,16 @@ public:
     /// One sentence without a trailing newline: what, where, want, have.
     [[nodiscard]] const char* message() const { return text_; }
 
-    /// printf-style. A sentence that does not fit is cut, never overrun.
+    /// printf-style. A sentence that does not fit is cut, between two characters.
     PHI4FLASH_PRINTF_LIKE(2, 3)
     PHI4FLASH_COLD static error format(errc code, const char* pattern, ...) {
         error e;
         e.code_ = code;
         std::va_list arguments;
         va_start(arguments, pattern);
-        detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
+        const int all = detail::vprint(e.text_, sizeof e.text_, pattern, arguments);
         va_end(arguments);
+        if (all >= static_cast<int>(sizeof e.text_)) e.drop_part_of_character();
         return e;
     }
 
@@ -76,6 +77,16 @@ public:
     }
 
 private:
+    /// Of a sentence that was cut, the bytes of UTF-8 at the end that are no whole character.
+    void drop_part_of_character() {
+        const auto byte = [this](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text_[i])); };
+        const std::size_t end = sizeof text_ - 1;
+        std::size_t lead = end - 1;
+        while (lead > end - 4 && (byte(lead) & 0xC0) == 0x80) --lead;
+        const std::size_t want = byte(lead) >= 0xF0 ? 4 : byte(lead) >= 0xE0 ? 3 : byte(lead) >= 0xC0 ? 2 : 1;
+        if (end - lead < want) text_[lead] = '\0';
+    }
+
     errc code_ = errc::invalid_argument;
     char text_[384] = {};
 };

@@ -64,7 +64,7 @@ public:
     /// From bytes. A GGUF file starts at a multiple of `gguf_host_alignment` and is used in place, but for what `options.repack` makes of
     /// a row-major one, in memory of the host's if it gives some (repack_options::memory); safetensors files as in
     /// checkpoint::from_memory. Errors: those of packed_model::from_memory and repacked_model::create; of checkpoint::from_memory;
-    /// invalid_argument for no weights, several GGUF files, JSON beside one, or another number of names; wrong_file_kind; file_not_found for
+    /// invalid_argument for no weights, a GGUF file that is not alone, or another number of names; wrong_file_kind; file_not_found for
     /// safetensors without config.json, file_unreadable for any where PHI4FLASH_HAS_JSON is 0. @since 0.2
     static result<model_files> from_memory(const model_in_memory& bytes, const opening_options& options = {}, progress_ref tell = {});
     /// The same of one GGUF file. @since 0.2
@@ -190,7 +190,7 @@ PHI4FLASH_COLD_BODY result<model_files> model_files::from_memory(const model_in_
             return identify(file) == file_kind::gguf && !(has_config && detail::is_too_short_to_tell(file, file_kind::safetensors));
         };
         const bool named = !bytes.names.empty() && !bytes.names.front().empty();
-        const printable name = named ? printable::name_of_file(bytes.names.front()) : printable(std::string_view("the model"));
+        const printable name = printable::name_of_file(named ? bytes.names.front() : "the model");
         const std::span<const std::byte> first = bytes.weights.front();
         const std::size_t json = bytes.config.size() + bytes.generation.size() + bytes.tokenizer.size();
         if (bytes.weights.size() == 1 && json == 0 && is_gguf(first)) {

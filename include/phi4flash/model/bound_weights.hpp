@@ -43,7 +43,9 @@ struct bound_weights {
 
 PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sambay_shape& shape, const matrix_view& embedding,
                                       std::size_t found) {
-    if (const tensor_view* head = source.find("lm_head.weight"); head != nullptr) {
+    constexpr std::string_view head_name = "lm_head.weight";
+    if (const tensor_view* head = source.find(head_name); head != nullptr) {
+        if (has_other_name(*head, head_name)) return other_name_error(*head, head_name);
         const bool same = head->type == embedding.type && head->bytes == embedding.bytes() && head->data != nullptr &&
                           (head->data == embedding.data || std::memcmp(head->data, embedding.data, head->bytes) == 0);
         if (!same)
@@ -54,23 +56,24 @@ PHI4FLASH_COLD_BODY status check_rest(const tensor_source_ref& source, const sam
     }
     if (source.tensors().size() == found) return {};
     return or_out_of_memory("compare the tensors of a checkpoint", [&]() -> status {
-        std::vector<std::string_view> known{"lm_head.weight"};  // sorted: a file may have tens of thousands too many
+        std::vector<std::string_view> known{head_name};  // sorted: a file may have tens of thousands too many
         list_tensors(shape, [&](std::string_view name, std::span<const std::size_t>, tensor_role) {
             if (const tensor_view* const t = source.find(name); t != nullptr) known.push_back(t->name);
         });
         sort_once(known);
         for (const tensor_view& t : source.tensors())
             if (!std::binary_search(known.begin(), known.end(), t.name))
-                return error::format(errc::unexpected_tensor, "tensor '%.*s' is not part of the model (%zu layers)", static_cast<int>(t.name.size()),
-                                     t.name.data(), shape.n_layers);
+                return error::format(errc::unexpected_tensor, "tensor '%s' is not part of the model (%zu layers)", plain_name(t.name).c_str(),
+                                     shape.n_layers);
         std::vector<std::string_view> listed;
-        for (const tensor_view& t : source.tensors()) listed.push_back(t.name);
+        for (const tensor_view& t : source.tensors())
+            if (!t.name.empty()) listed.push_back(t.name);
         sort_once(listed);
         const auto twice = std::adjacent_find(listed.begin(), listed.end());
         if (twice == listed.end())
             return error::format(errc::invalid_argument, "the source lists %zu tensors, and %zu are found by their names: want the same",
-                                 listed.size(), found);
-        return error::format(errc::duplicate_name, "tensor '%.*s' is listed twice", static_cast<int>(twice->size()), twice->data());
+                                 source.tensors().size(), found);
+        return error::format(errc::duplicate_name, "tensor '%s' is listed twice", plain_name(*twice).c_str());
     });
 }
 

@@ -17,8 +17,8 @@ public:
     /// Binds a checkpoint. Everything is checked before memory is taken.
     /// Errors: bad_extent, missing_tensor, wrong_shape, wrong_dtype, size_mismatch, offset_misaligned, unexpected_tensor,
     /// duplicate_name, untied_embedding, out_of_memory; not_finite (a vector or a table of the model with an infinity or NaN in it; matrices are not
-    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps; a table that lists other
-    /// tensors than it finds). What the model owns is taken from `memory`.
+    /// read here); unknown_dtype, rank_too_high (a host's own table); invalid_argument (norm_eps; a table that finds a tensor of
+    /// another name than was asked for, or lists other tensors than it finds). What the model owns is taken from `memory`.
     template <tensor_source Source>
     static result<model> bind(const Source& source, const sambay_config& config, const block_source& memory = {}) {
         const auto e = extents<Shape>::from(config.shape);

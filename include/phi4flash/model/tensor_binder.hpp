@@ -5,6 +5,7 @@
 #include <phi4flash/core/finite.hpp>
 #include <phi4flash/core/matrix.hpp>
 #include <phi4flash/core/memory.hpp>
+#include <phi4flash/core/plain_name.hpp>
 #include <phi4flash/core/result.hpp>
 #include <phi4flash/model/tensor_source.hpp>
 
@@ -16,10 +17,19 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <string_view>
 
 PHI4FLASH_BEGIN
 
 namespace detail {
+
+/// Whether a source's `find` gave another tensor than the one that was asked for. A view without a name has none to compare.
+[[nodiscard]] inline bool has_other_name(const tensor_view& found, std::string_view asked) { return !found.name.empty() && found.name != asked; }
+
+[[nodiscard]] inline error other_name_error(const tensor_view& found, std::string_view asked) {
+    return error::format(errc::invalid_argument, "tensor %s: the source finds %s by this name", plain_name(asked).c_str(),
+                         plain_name(found.name).c_str());
+}
 
 /// Looks tensors up, compares shapes, and widens vectors, whose numbers must be finite: they are few, and read here anyway. The first
 /// error sticks, and later calls do nothing.
@@ -130,15 +140,15 @@ private:
         const tensor_view* t = source_.find(full);
         if (t == nullptr) {
             char want[96];
+            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s", full, print_shape(shape, want, sizeof want));
             const std::span<const tensor_view> all = source_.tensors();
-            const std::string_view first = all.empty() ? std::string_view("none") : all.front().name;
-            failure_ = error::format(errc::missing_tensor, "tensor %s is missing: want %s; of the %zu tensors that there are the first is %.*s", full,
-                                     print_shape(shape, want, sizeof want), all.size(), static_cast<int>(first.size()), first.data());
+            if (!all.empty() && !all.front().name.empty())  // such as "embed_tokens.weight", without the prefix
+                failure_ = error::format(errc::missing_tensor, "%s; the first of the %zu tensors that there are is %s",
+                                         failure_.error().message(), all.size(), plain_name(all.front().name).c_str());
             return nullptr;
         }
-        if (!t->name.empty() && t->name != full) {
-            failure_ = error::format(errc::invalid_argument, "tensor %s: the source finds %.*s by this name", full, static_cast<int>(t->name.size()),
-                                     t->name.data());
+        if (has_other_name(*t, full)) {
+            failure_ = other_name_error(*t, full);
             return nullptr;
         }
         if (static_cast<std::size_t>(t->type) >= dtype_count) {

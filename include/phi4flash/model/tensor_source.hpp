@@ -11,8 +11,8 @@
 PHI4FLASH_BEGIN
 
 /// Anything that finds tensors by name: a checkpoint folder, a packed file, or a host's own table. What `find` returns has that name, or none;
-/// `tensors` returns a reference to a container
-/// that lives as long as the source, or a view (a borrowed range, as std::span is one), not a container of its own.
+/// `tensors` returns a reference to a container that lives as long as the source, or a view (a borrowed range, as std::span is one), not a
+/// container of its own.
 template <class S>
 concept tensor_source = requires(const S& source, std::string_view name) {
     { source.find(name) } -> std::convertible_to<const tensor_view*>;

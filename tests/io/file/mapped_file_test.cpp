@@ -241,6 +241,31 @@ TEST_CASE("io/printable: short, and nothing that a terminal obeys") {
     CHECK(tail.ends_with("/model.safetensors"));
 }
 
+TEST_CASE("io/printable: UTF-8, whatever was given") {
+    const auto shown = [](std::string_view text) { return std::string(printable(text).c_str()); };
+    const auto end = [](std::string_view text) { return std::string(printable::name_of_file(text).c_str()); };
+    CHECK(shown("\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80") == "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
+    CHECK(shown("a\xff\xc3z\xed\xa0\x80") == "a??z???");
+    CHECK(shown("\xc2\x9b" "2J\x7f") == "?2J?");  // C1: a terminal takes it for escape and bracket
+    CHECK(shown("\xe2\x82") == "?");
+    for (const std::string_view character : {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}) {
+        for (std::size_t shift = 0; shift < 4; ++shift) {
+            std::string name(shift, 'x');
+            for (int i = 0; i < 200; ++i) name += character;
+            for (const std::string& cut : {shown(name), end(name)}) {
+                CAPTURE(cut);
+                CHECK(cut.size() <= printable::max_bytes);
+                CHECK(cut.size() > printable::max_bytes - 4);
+                CHECK(valid_utf8_prefix(cut) == cut.size());
+                CHECK(cut.find('?') == std::string::npos);
+            }
+        }
+    }
+    const std::string run(1000, '\x80');
+    CHECK(end(run).size() > 100);
+    CHECK(end("folder/" + std::string(200, 'x') + "-00002-of-00004.safetensors").ends_with("xx-00002-of-00004.safetensors"));
+}
+
 #if !defined(_WIN32)
 namespace {
 /// Opened as a host opens a pak.

@@ -142,7 +142,7 @@ TEST_CASE("io/checkpoint: the index and its shards disagree") {
     check_error(checkpoint::open(folder.path()), errc::file_incomplete, {"m-3", "the index names"});
     folder.write_file("m-2", file_of({"c", "a"}));
     folder.write_index({{"a", "m-1"}, {"b", "m-1"}, {"c", "m-2"}});
-    check_error(checkpoint::open(folder.path()), errc::duplicate_name, {"'a'", "in m-1 and in m-2"});
+    check_error(checkpoint::open(folder.path()), errc::duplicate_name, {"m-1 and m-2 have both tensor 'a'"});
 }
 
 TEST_CASE("io/checkpoint_index: shards are files of the folder") {
@@ -181,7 +181,7 @@ TEST_CASE("io/checkpoint: from bytes that the host owns") {
     CHECK(model->generation().stop_ids == std::vector<std::uint32_t>{5});
     CHECK(model->folder().empty());
     const std::vector<std::span<const std::byte>> twice = {one, again};
-    check_error(checkpoint::from_memory(config_json, twice), errc::duplicate_name, {"'b'", "in file 0 and in file 1"});
+    check_error(checkpoint::from_memory(config_json, twice), errc::duplicate_name, {"file 0 and file 1 have both tensor 'b'"});
     const std::vector<std::span<const std::byte>> broken = {one, std::span(two).first(9)};
     check_error(checkpoint::from_memory(config_json, broken), errc::file_incomplete, {"file 1: "});
     check_error(checkpoint::from_memory("{", files), errc::json_syntax, {"config.json: "});
@@ -192,7 +192,7 @@ TEST_CASE("io/checkpoint: from bytes that the host owns") {
     check_error(checkpoint::from_memory(config_json, files, {}, {}, std::span(names).first(1)), errc::invalid_argument, {"2 files", "have 1"});
     const bytes pointer = bytes_of("version https://git-lfs.github.com/spec/v1\n"), packed = bytes_of("GGUF and more");
     const bytes json = bytes_of("{\"key\": 1}");
-    check_error(checkpoint::from_memory(config_json, twice, {}, {}, names), errc::duplicate_name, {"in m-1.safetensors and", "in m-2.safetensors"});
+    check_error(checkpoint::from_memory(config_json, twice, {}, {}, names), errc::duplicate_name, {"m-1.safetensors and m-2.safetensors have both"});
     const std::string_view lfs = "version https://git-lfs.github.com/spec/v1";
     check_error(checkpoint::from_memory(lfs, files), errc::wrong_file_kind, {"config.json: a Git LFS pointer"});
     check_error(checkpoint::from_memory(text_of(one), files), errc::wrong_file_kind, {"config.json: a safetensors file"});

@@ -26,8 +26,11 @@ namespace detail {
 /// What is wrong with a file of a kind that is never a model's, and what to do; nullptr for the others.
 [[nodiscard]] PHI4FLASH_BODY const char* explain_kind(file_kind kind);
 
-/// What sentences call a file of the host's in memory: its name, or its number where there are no names or this one is empty.
-[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i);
+/// What sentences call a file of the host's in memory: its name, or its number where it has none.
+[[nodiscard]] PHI4FLASH_BODY printable name_in_memory(std::string_view name, std::size_t number);
+[[nodiscard]] inline printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
+    return name_in_memory(i < names.size() ? names[i] : std::string_view(), i);
+}
 
 /// The sentence for bytes that are not `wanted` but something else that is known; nothing where they are what was wanted, or cannot be told.
 /// Codes: wrong_file_kind; file_incomplete for zeros, which a download takes room with.
@@ -75,11 +78,11 @@ PHI4FLASH_COLD_BODY const char* explain_kind(file_kind kind) {
     return bytes.size() >= enough && std::all_of(bytes.begin(), bytes.begin() + enough, [](std::byte b) { return b == std::byte{0}; });
 }
 
-PHI4FLASH_COLD_BODY printable name_in_memory(std::span<const std::string_view> names, std::size_t i) {
-    if (i < names.size() && !names[i].empty()) return printable::name_of_file(names[i]);
-    char number[32] = {};
-    print(number, sizeof number, "file %zu", i);
-    return printable(std::string_view(number));
+PHI4FLASH_COLD_BODY printable name_in_memory(std::string_view name, std::size_t number) {
+    if (!name.empty()) return printable::name_of_file(name);
+    char text[32] = {};
+    print(text, sizeof text, "file %zu", number);
+    return printable(std::string_view(text));
 }
 
 PHI4FLASH_COLD_BODY std::optional<error> explain_bytes(const printable& name, std::span<const std::byte> bytes, file_kind wanted) {

@@ -32,6 +32,7 @@ public:
     static constexpr std::size_t max_bytes = 120;
 
     explicit printable(std::string_view text) { copy(text, false); }
+    /// Which keeps its end, as a path does. @since 0.2
     [[nodiscard]] static printable name_of_file(std::string_view name) {
         printable made;
         made.copy(name, true);
@@ -96,7 +97,7 @@ PHI4FLASH_COLD_BODY void printable::copy(std::string_view text, bool keep_end) {
     const bool cut = text.size() > max_bytes;
     if (cut) text = keep_end ? text.substr(text.size() - (max_bytes - dots.size())) : text.substr(0, max_bytes - dots.size());
     if (cut && keep_end) {
-        while (!text.empty() && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80) text.remove_prefix(1);  // of a character that was cut
+        for (int i = 0; i < 3 && (static_cast<unsigned char>(text.front()) & 0xC0) == 0x80; ++i) text.remove_prefix(1);  // of a character
     } else if (cut) {
         text.remove_suffix(incomplete_utf8_tail(text));
     }

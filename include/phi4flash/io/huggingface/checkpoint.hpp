@@ -134,9 +134,9 @@ PHI4FLASH_COLD_BODY status checkpoint::collect(std::span<const std::string_view>
     const auto has_it = [&](const safetensors& table) { return table.find(twice->name) != nullptr; };
     const auto one = std::find_if(tables_.begin(), tables_.end(), has_it);
     const auto other = std::find_if(one + 1, tables_.end(), has_it);
-    return error::format(errc::duplicate_name, "tensor '%s' is in %s and in %s", printable(twice->name).c_str(),
+    return error::format(errc::duplicate_name, "%s and %s have both tensor '%s'",
                          detail::name_in_memory(names, static_cast<std::size_t>(one - tables_.begin())).c_str(),
-                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str());
+                         detail::name_in_memory(names, static_cast<std::size_t>(other - tables_.begin())).c_str(), printable(twice->name).c_str());
 }
 
 /// After all has been checked.
@@ -196,7 +196,7 @@ PHI4FLASH_COLD_BODY status checkpoint::check_index(const checkpoint_index& index
     for (const checkpoint_index::entry& entry : index.entries)
         if (tables_[entry.shard].find(entry.tensor) == nullptr)
             return error::format(errc::index_mismatch, "tensor '%s': the index wants it in %s, which does not have it",
-                                 printable(entry.tensor).c_str(), printable(index.shards[entry.shard]).c_str());
+                                 printable(entry.tensor).c_str(), printable::name_of_file(index.shards[entry.shard]).c_str());
     if (index.entries.size() == tensors_.size()) return {};
     for (const tensor_view& tensor : tensors_) {
         const auto place = std::lower_bound(index.entries.begin(), index.entries.end(), tensor.name,

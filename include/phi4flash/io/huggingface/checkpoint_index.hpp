@@ -53,7 +53,7 @@ PHI4FLASH_COLD_BODY result<checkpoint_index> read_checkpoint_index(std::string_v
             if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
             if (!is_plain_file_name(*file))
                 return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
-                                     printable(it.key()).c_str(), printable(*file).c_str());
+                                     printable(it.key()).c_str(), printable::name_of_file(*file).c_str());
             index.shards.push_back(*file);
         }
         detail::sort_once(index.shards);

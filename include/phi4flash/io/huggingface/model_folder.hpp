@@ -153,7 +153,7 @@ PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder)
                              printable(below).c_str());
     if (const auto packed = names_ending(folder, {".gguf"}); !packed.empty())
         return error::format(errc::file_not_found, "%s: no config.json here; to use %s, give that file itself", name.c_str(),
-                             printable(packed.front()).c_str());
+                             printable::name_of_file(packed.front()).c_str());
     if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no config.json here: a download that is not finished: run 'hf download' again",
                              name.c_str());
@@ -164,7 +164,7 @@ PHI4FLASH_COLD_BODY error explain_no_config(const std::filesystem::path& folder)
 PHI4FLASH_COLD_BODY error explain_no_weights(const std::filesystem::path& folder) {
     const printable name(folder);
     const auto say = [&](errc code, const char* pattern, const std::string& file) {
-        return error::format(code, pattern, name.c_str(), printable(file).c_str());
+        return error::format(code, pattern, name.c_str(), printable::name_of_file(file).c_str());
     };
     if (is_unfinished(folder))
         return error::format(errc::file_incomplete, "%s: no weights yet: a download that is not finished: run 'hf download' again", name.c_str());
@@ -191,7 +191,7 @@ PHI4FLASH_COLD_BODY error explain_no_shard(const std::filesystem::path& folder, 
     if (const auto link = explain_link(folder / from_utf8(name))) return *link;
     return error::format(errc::file_incomplete,
                          "%s: want %s, which the index names, and it is not there: a download that is not finished? Run 'hf download' again",
-                         printable(folder).c_str(), printable(name).c_str());
+                         printable(folder).c_str(), printable::name_of_file(name).c_str());
 }
 
 PHI4FLASH_COLD_BODY error explain_no_folder(const std::filesystem::path& path, const std::error_code& why) {

@@ -137,6 +137,15 @@ struct in_memory {
             files[i].bytes = texts[i].size();
         }
     }
+    /// By readers from here on, and not by their memory.
+    void give_to(text_reader (&readers)[4]) {
+        for (int i = 0; i < 4; ++i) {
+            readers[i].text = &texts[i];
+            files[i].data = nullptr;
+            files[i].user = &readers[i];
+            files[i].read = &text_reader::read;
+        }
+    }
 };
 
 constexpr const char* small_question = "What is 40 + 2?";
@@ -280,12 +289,7 @@ TEST_CASE("an allocator whose memory is not aligned is an error, and so is one t
 TEST_CASE("a list of files is looked at before anything is read or taken") {
     in_memory all;
     text_reader readers[4];
-    for (int i = 0; i < 4; ++i) {
-        readers[i].text = &all.texts[i];
-        all.files[i].data = nullptr;
-        all.files[i].user = &readers[i];
-        all.files[i].read = &text_reader::read;
-    }
+    all.give_to(readers);
     counting_allocator memory;
     const auto allocator = memory.as_struct();
     auto opening = sized<phi4flash_model_options>();
@@ -379,12 +383,7 @@ TEST_CASE("a model from memory, and by readers") {
     CHECK(ask_model(model, small_question) == expected);
 
     text_reader readers[4];
-    for (int i = 0; i < 4; ++i) {
-        readers[i].text = &all.texts[i];
-        all.files[i].data = nullptr;
-        all.files[i].user = &readers[i];
-        all.files[i].read = &text_reader::read;
-    }
+    all.give_to(readers);
     counting_allocator memory;
     const auto allocator = memory.as_struct();
     auto opening = sized<phi4flash_model_options>();

@@ -253,17 +253,21 @@ TEST_CASE("a tensor that is listed twice is named, and so is a source that lists
 TEST_CASE("a tensor that is found by another's name is refused") {
     struct mixed_up {
         table all;
-        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
-            return all.find(name == "model.layers.0.attn.D" ? "model.layers.2.attn.D" : name);
-        }
+        const char* asked;
+        const char* found;
+        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const { return all.find(name == asked ? found : name); }
         [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return all.tensors(); }
     };
-    const auto bound = p4::model<>::bind(mixed_up{complete()}, config());
-    REQUIRE(!bound);
-    CHECK(bound.error().code() == p4::errc::invalid_argument);
-    CHECK(says(bound.error(), "tensor model.layers.0.attn.D: the source finds model.layers.2.attn.D by this name"));
-    mixed_up nameless{complete()};
-    for (p4::tensor_view& t : nameless.all.views) t.name = {};
+    for (const auto& [asked, found] : {std::pair("model.layers.0.attn.D", "model.layers.2.attn.D"),
+                                       {"lm_head.weight", "model.embed_tokens.weight"}}) {
+        const auto bound = p4::model<>::bind(mixed_up{complete(), asked, found}, config());
+        REQUIRE(!bound);
+        CHECK(bound.error().code() == p4::errc::invalid_argument);
+        CHECK(says(bound.error(), ("tensor " + std::string(asked) + ": the source finds " + found + " by this name").c_str()));
+    }
+
+    table nameless = complete();
+    for (p4::tensor_view& t : nameless.views) t.name = {};
     struct by_place {
         const table* names;
         const table* nameless;
@@ -274,22 +278,11 @@ TEST_CASE("a tensor that is found by another's name is refused") {
         [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return nameless->tensors(); }
     };
     const table named = complete();
-    CHECK(p4::model<>::bind(by_place{&named, &nameless.all}, config()));
-    nameless.all.views.emplace_back();
-    const auto one_more = p4::model<>::bind(by_place{&named, &nameless.all}, config());
+    CHECK(p4::model<>::bind(by_place{&named, &nameless}, config()));
+    nameless.views.emplace_back();
+    const auto one_more = p4::model<>::bind(by_place{&named, &nameless}, config());
     REQUIRE(!one_more);
     CHECK(says(one_more.error(), ("the source lists " + std::to_string(named.views.size() + 1) + " tensors").c_str()));
-
-    struct other_head {
-        table all;
-        [[nodiscard]] const p4::tensor_view* find(std::string_view name) const {
-            return all.find(name == "lm_head.weight" ? "model.embed_tokens.weight" : name);
-        }
-        [[nodiscard]] std::span<const p4::tensor_view> tensors() const { return all.tensors(); }
-    };
-    const auto head = p4::model<>::bind(other_head{complete()}, config());
-    REQUIRE(!head);
-    CHECK(says(head.error(), "tensor lm_head.weight: the source finds model.embed_tokens.weight by this name"));
 }
 
 TEST_CASE("a name that is not plain is told plainly, and what there is instead is told") {

@@ -1,4 +1,4 @@
-/// The library in ten lines: opens a model, asks one question, prints the answer as it comes.
+/// The library in one page: opens a model, asks one question, prints the answer as it comes.
 #include <phi4flash/phi4flash.hpp>
 
 #include <cstdio>

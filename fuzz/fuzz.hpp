@@ -4,6 +4,7 @@
 /// An entry is a file with libFuzzer's function, LLVMFuzzerTestOneInput. It keeps nothing from one input to the next but what no input
 /// changes (a file, a model that is open), and gives the library the input's own memory, which ends where the input ends.
 #include <phi4flash/core/result.hpp>
+#include <phi4flash/text/utf8.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -23,11 +24,12 @@ namespace fuzz {
 }
 #define PHI4FLASH_FUZZ_CHECK(...) ((__VA_ARGS__) ? static_cast<void>(0) : ::fuzz::fail(#__VA_ARGS__, __FILE__, __LINE__))
 
-/// A refusal has a sentence, which is terminated and whole.
+/// A refusal has a sentence, which is terminated, whole, and fit for a terminal.
 inline void check_refusal(const phi4flash::error& why) {
     const std::size_t length = std::strlen(why.message());
     PHI4FLASH_FUZZ_CHECK(length > 0 && length < sizeof(phi4flash::error));
-    PHI4FLASH_FUZZ_CHECK(why.message()[length - 1] != '\n');
+    PHI4FLASH_FUZZ_CHECK(phi4flash::valid_utf8_prefix(why.message()) == length);
+    for (const char c : std::string_view(why.message())) PHI4FLASH_FUZZ_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
 }
 
 inline std::span<const std::byte> bytes_of(const std::uint8_t* data, std::size_t size) { return {reinterpret_cast<const std::byte*>(data), size}; }

@@ -5,7 +5,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace phi4flash;
-    const fuzz::memory_limit limit(size, 1 << 16, 512);
+    const fuzz::memory_limit limit(size, 1 << 16, 128);
     const auto index = read_checkpoint_index(fuzz::text_of(data, size));
     if (!index) return fuzz::check_refusal(index.error()), 0;
     PHI4FLASH_FUZZ_CHECK(!index->entries.empty());

@@ -477,7 +477,7 @@ phi4flash_code phi4flash_generation_advance(phi4flash_generation* generation, co
         generation_in_use g;
         phi4flash_budget how;
         if (outcome ok = check_out(event, "event"); !ok) return ok;
-        if (outcome ok = read_optional(budget, how, "budget"); !ok) return ok;
+        if (outcome ok = read_budget(budget, how); !ok) return ok;
         if (outcome ok = g.take(generation); !ok) return ok;
         const auto happened = g.of->advance(time_budget(how));
         if (!happened) return happened.error();
@@ -556,7 +556,7 @@ phi4flash_code phi4flash_scheduler_tick(phi4flash_scheduler* scheduler, const ph
         phi4flash_budget how;
         if (outcome_of_tick == nullptr) return missing("outcome");
         *outcome_of_tick = PHI4FLASH_TICK_IDLE;
-        if (outcome ok = read_optional(budget, how, "budget"); !ok) return ok;
+        if (outcome ok = read_budget(budget, how); !ok) return ok;
         if (outcome ok = s.take(scheduler); !ok) return ok;
         const auto done = s.of->tick(time_budget(how));
         if (!done) return done.error();

@@ -8,8 +8,9 @@
  * Arguments   A pointer that is NULL, a number out of range, a handle of another kind, a struct whose size is wrong: all are
  *             PHI4FLASH_INVALID_ARGUMENT, never a crash. A pointer to memory that is no longer yours, a destroyed handle among them, cannot be told.
  * Structs     The first member is the size of the struct as the caller knows it: set it, and set what you do not use to zero, which is always
- *             the default. Members are only ever added at the end: a smaller struct (of a program compiled with an older header) is read as if the
- *             rest were zero, a larger one is taken if what this library does not know is zero. What a function fills is cut the same way.
+ *             the default (`reserved` must be). Members are only ever added at the end: a smaller struct (of a program compiled with an older
+ *             header) is read as if the rest were zero, a larger one is taken if what this library does not know is zero. What a function fills
+ *             is cut the same way.
  * Strings     are pointer and length in bytes, UTF-8; those that the library gives are terminated by a NUL as well.
  * Handles     *_destroy gives up the caller's handle, takes NULL, and may be called in any order: what others still need lives until they are
  *             destroyed too (a session keeps its model, a generation its workspace, and the session of the text that is under way). In a callback
@@ -138,7 +139,7 @@ typedef struct phi4flash_executor {
 typedef struct phi4flash_budget {
     uint32_t size;
     uint32_t reserved;
-    uint64_t microseconds;              /* 0: no limit by time */
+    uint64_t microseconds;              /* 0: no limit by time; of a budget that is used up give 1 */
     void* user;
     uint64_t (*now)(void* user);        /* microseconds of any clock that only goes forward; NULL: the system's steady clock */
     int32_t (*stop)(void* user);        /* not 0: give the thread back; NULL: never asked */
@@ -505,7 +506,8 @@ PHI4FLASH_API phi4flash_code phi4flash_generation_start(phi4flash_generation* ge
  * workspace), PHI4FLASH_HOST_EXCEPTION do not: call again. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_advance(phi4flash_generation* generation, const phi4flash_budget* budget, phi4flash_event* event,
                                                           phi4flash_error* error);
-/* The text ends within a piece of work, with an event that says so. Any thread, any time, also while another thread advances it. */
+/* The text ends within a piece of work, with an event that says so. Any thread, any time, also while another thread advances it. Before a text is
+ * started it means nothing: start forgets it. */
 PHI4FLASH_API phi4flash_code phi4flash_generation_cancel(phi4flash_generation* generation, phi4flash_error* error);
 
 /* How a generation's text stands. */
@@ -548,7 +550,8 @@ PHI4FLASH_API phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* wor
 /* Drops what is under way; every session is whole. */
 PHI4FLASH_API void phi4flash_scheduler_destroy(phi4flash_scheduler* scheduler);
 /* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults.
- * As many drafts are read at once as the session has `undo`, at most. */
+ * As many drafts are read at once as the session has `undo`, at most; which pay is known after two passes that it had alone (`drafts_always`: at
+ * once). A session whose `undo` is more than the workspace's `states` less one is refused, PHI4FLASH_INVALID_ARGUMENT. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt,
                                                         size_t count, const phi4flash_generation_options* options, uint64_t* request,
                                                         phi4flash_error* error);

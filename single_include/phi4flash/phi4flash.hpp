@@ -1555,6 +1555,15 @@ struct aligned_delete {
         from.give_back(from.self, p, bytes, alignment);
     }
 };
+
+/// Whether a host's memory is enough of it, and aligned. Errors: invalid_argument.
+[[nodiscard]] inline status check_memory(std::span<const std::byte> memory, std::size_t want, const char* purpose) {
+    if (memory.size() < want) return error::format(errc::invalid_argument, "%s memory: want %zu bytes, have %zu", purpose, want, memory.size());
+    const auto beyond = static_cast<std::size_t>(reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment);
+    if (beyond == 0) return {};
+    return error::format(errc::invalid_argument, "%s memory: want it to begin at a multiple of %zu, have %zu beyond one", purpose, block_alignment,
+                         beyond);
+}
 }  // namespace detail
 
 /// An aligned block of bytes, owned. Allocation failure is a value.
@@ -1575,7 +1584,9 @@ public:
             const std::size_t taken = round_up(bytes, alignment);
             void* const place = heap ? ::operator new(taken, std::align_val_t{alignment}, std::nothrow) : from.take(from.self, taken, alignment);
             block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment, taken, from}};
-            if (reinterpret_cast<std::uintptr_t>(place) % alignment != 0) block.data_.reset();
+            if (reinterpret_cast<std::uintptr_t>(place) % alignment != 0)
+                return error::format(errc::out_of_memory, "%zu bytes for the %s: want memory of the host's that is aligned to %zu", bytes, purpose,
+                                     alignment);
             if (block.data_ && alignment == huge_page_bytes)
                 ask_for_huge_pages({block.data_.get(), huge < taken ? round_up(huge, huge_page_bytes) : taken});
         }
@@ -1583,9 +1594,10 @@ public:
         return block;
     }
 
-    [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), size_}; }
+    /// None of a block that was moved from.
+    [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), data_ ? size_ : 0}; }
     /// How much of it lies in huge pages by now; see bytes_in_huge_pages.
-    [[nodiscard]] std::size_t huge_bytes() const { return size_ == 0 ? 0 : bytes_in_huge_pages(bytes()); }
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
     std::unique_ptr<std::byte, detail::aligned_delete> data_;
@@ -2265,7 +2277,7 @@ private:
         const attendance::nanoseconds lost = end - begin - 2 * piece_time;
         for (std::size_t i = 0; i < n_workers_ && lost > 0; ++i) {
             place& p = places_[i];
-            if (!p.awaited || !p.record.waited(end, lost)) continue;
+            if (!p.awaited || p.absent.load(std::memory_order_relaxed) || !p.record.waited(end, lost)) continue;
             p.absent.store(true, std::memory_order_relaxed);
             ++absent_;
         }
@@ -38521,7 +38533,9 @@ public:
     constexpr void enter_layer(std::size_t) {}
     constexpr void leave_layers() {}
     constexpr matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        weights_ += matrix_bytes(types_.of_matrix(name, rows, cols), rows, cols);
+        const dtype type = types_.of_matrix(name, rows, cols);
+        const std::size_t block = is_packed(type) ? packed_rows : 1;  // all of it may be more than 32 bits count
+        weights_ += std::uint64_t{rows / block} * matrix_bytes(type, block, cols);
         return {};
     }
     template <class... Change>
@@ -39155,8 +39169,8 @@ struct session_places {
 }  // namespace detail
 
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
-/// it; used by one thread at a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Used by one thread at a
+/// time.
 ///
 /// What a pass changes, it changes at the end (pass::commit). Until then it writes only where nothing reads: keys of the full layer behind
 /// position(), and the states that would follow in a place that holds none.
@@ -39208,15 +39222,34 @@ public:
     static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
         if (const status ok = refusal(options); !ok) return ok.error();
         const std::size_t want = bytes(m, options);
-        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
-            return error::format(errc::invalid_argument, "session memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
-                                 memory.size());
+        if (const status ok = detail::check_memory(memory, want, "session"); !ok) return ok.error();
         session s;
         s.attach(memory.first(want), m, options);
         return s;
     }
     static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
         return create_in(memory, m, session_options{.context = context});
+    }
+
+    /// Without room for any token.
+    session() = default;
+    session(session&& other) noexcept { *this = std::move(other); }
+    /// What was moved from has no room for any token, and fits no model. A pass that reads into either of the two computes no further, and what it
+    /// has found out is dropped: a text that was under way here goes on if the new session stands where the old one did, else it ends (in_use).
+    session& operator=(session&& other) noexcept {
+        if (this == &other) return *this;
+        own_ = std::move(other.own_);
+        at_ = std::exchange(other.at_, {});
+        heads_ = other.heads_;
+        shape_ = std::exchange(other.shape_, {});
+        first_slot_ = other.first_slot_;
+        position_ = std::exchange(other.position_, 0);
+        oldest_ = std::exchange(other.oldest_, 0);
+        context_ = std::exchange(other.context_, 0);
+        undo_ = other.undo_;
+        replaced_ = busy_;
+        other.replaced_ = other.busy_;
+        return *this;
     }
 
     /// Forgets everything: the next token is the first of a new text. A pass, or a call whose callback this is, then cannot be committed
@@ -39305,10 +39338,12 @@ public:
         oldest_ = oldest;
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
+    /// Its memory is not what it was when the pass began: it was moved from, or to.
+    [[nodiscard]] bool replaced() const { return replaced_; }
     [[nodiscard]] bool busy() const { return busy_; }
     void set_busy(bool busy) {
         busy_ = busy;
-        disturbed_ = false;
+        disturbed_ = replaced_ = false;
     }
 
 private:
@@ -39335,8 +39370,9 @@ private:
     std::size_t oldest_ = 0;
     std::size_t context_ = 0;
     std::size_t undo_ = 0;
-    bool busy_ = false;       // a pass or a call uses it
+    bool busy_ = false;       // a pass or a call uses it, in this place
     bool disturbed_ = false;  // and it was reset meanwhile
+    bool replaced_ = false;
 };
 
 /// A session in a pass: which rows it has, and where its kept states are. @since 0.2
@@ -39453,12 +39489,24 @@ public:
     static result<workspace> create_in(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options = {}) {
         if (const status ok = refusal(options); !ok) return ok.error();
         const std::size_t want = bytes(m, options);
-        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
-            return error::format(errc::invalid_argument, "workspace memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
-                                 memory.size());
+        if (const status ok = detail::check_memory(memory, want, "workspace"); !ok) return ok.error();
         workspace w;
         w.attach(memory.first(want), m, options);
         return w;
+    }
+
+    /// Without room for any token.
+    workspace() = default;
+    workspace(workspace&& other) noexcept { *this = std::move(other); }
+    /// What was moved from has no room for any token, and fits no model.
+    workspace& operator=(workspace&& other) noexcept {
+        detail::workspace_places<Shape, Kv>::operator=(other);
+        with = other.with;
+        own_ = std::move(other.own_);
+        shape_ = std::exchange(other.shape_, {});
+        chunk_ = std::exchange(other.chunk_, 0);
+        busy_ = other.busy_;
+        return *this;
     }
 
     [[nodiscard]] std::size_t chunk() const { return chunk_; }
@@ -39531,6 +39579,7 @@ public:
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
+        if (r.past->context() == 0) return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -39575,6 +39624,8 @@ public:
             return error::format(errc::invalid_argument, "a pass over %zu %s: the workspace has room for %zu (workspace_options)", want, what, have);
         };
         if (rows > w.chunk()) return too_many("tokens", rows, w.chunk());
+        if (states > w.states.count && readings.size() == 1 && readings[0].choices == 1)
+            return room_for_states(w, *readings[0].past, readings[0].tokens);
         if (states > w.states.count) return too_many("states", states, w.states.count);
         if (wanted > logits.count || (wanted != 0 && logits.stride < m.shape().vocab()))
             return error::format(errc::invalid_argument, "a pass over %zu rows of logits of %zu: there is room for %zu of %zu", wanted,
@@ -39600,9 +39651,10 @@ public:
     }
 
     /// Computes a piece: a layer's mixer, half of its MLP, or a slice of the output matrix. False when there is nothing left to do. What the
-    /// executor throws passes through; the pass is then over.
+    /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
+        if (work_ != nullptr && any_replaced()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
@@ -39655,11 +39707,13 @@ public:
         if (!done() || i >= n_texts_)
             return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
+        if (t.choices == 0) return error::format(errc::invalid_argument, "commit: reading %zu is committed already", i);
         const std::size_t least = t.count - t.choices + 1;
-        if (t.choices == 0 || n < least || n > t.count)
-            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least,
-                                 t.count, n);
+        if (n < least || n > t.count)
+            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of the reading, have %zu", least, t.count, n);
         session<Shape, Kv>& s = *t.past;
+        if (s.replaced())
+            return error::format(errc::in_use, "commit: the session was moved while the pass was reading into it: do that before, or after");
         if (s.disturbed())
             return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
         if (t.kept > 1) {  // else it is in place
@@ -39690,6 +39744,17 @@ public:
     /// The residual stream: of all tokens, and after the full attention layer of those whose logits are wanted.
     [[nodiscard]] rows_view<const float> residual() const { return x_; }
 
+    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
+    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
+        if (want <= w.states.count) return {};
+        return error::format(errc::invalid_argument,
+                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
+                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
+    }
+    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
+    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
+
 private:
     using text = text_in_pass<Shape, Kv>;
     enum class piece : std::uint8_t { mixer, mlp_in, mlp_out, head, logits, done, broken };
@@ -39708,12 +39773,16 @@ private:
         return {n_texts_, make};
     }
 
+    [[nodiscard]] bool any_replaced() const {
+        for (std::size_t i = 0; i < n_texts_; ++i)
+            if (work_->texts[i].past->replaced()) return true;
+        return false;
+    }
+
     /// States that a reading keeps: those the commit may choose from, and those that can be gone back to from there.
     [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
         return (std::min)(r.tokens.size(), r.choices + r.past->undo());
     }
-    /// How many of them the workspace keeps: one alone is written where the session has room for it.
-    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
 
     /// Gives every text its rows, and every row its token's embedding.
     void place(std::span<const reading_type> readings) {
@@ -39879,8 +39948,8 @@ public:
 
     /// Whether the session is still where the call left it.
     [[nodiscard]] status refusal() const {
-        if (!past_.disturbed()) return {};
-        return error::format(errc::in_use, "the session was reset by a callback of the call that uses it: do that after the call");
+        if (!past_.disturbed() && !past_.replaced()) return {};
+        return error::format(errc::in_use, "the session was reset or moved by a callback of the call that uses it: do that after the call");
     }
 
 private:
@@ -40219,10 +40288,11 @@ bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Vis
             return false;
     return true;
 }
+/// Bytes of that; of an extent that a file claims it may be more than there is memory for, on 32 bits.
 template <class Kv>
-[[nodiscard]] constexpr std::size_t state_bytes(const sambay_shape& s, const session_extent& of) {
-    return of.states() * states_of(s).numbers() * sizeof(float) +
-           layer_plan(s.n_layers).n_window() * of.window_rows() * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
+[[nodiscard]] constexpr std::uint64_t state_bytes(const sambay_shape& s, const session_extent& of) {
+    return std::uint64_t{of.states()} * states_of(s).numbers() * sizeof(float) +
+           std::uint64_t{layer_plan(s.n_layers).n_window()} * of.window_rows() * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// The full layer's K/V of the tokens [from, to).
@@ -40285,6 +40355,12 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
     return error::format(errc::wrong_checksum, "the saved session was altered since it was written: its checksum does not fit");
 }
 
+/// How saved states begin: model/saved_states.hpp.
+inline constexpr char states_magic[8] = {'p', '4', 's', 't', 'a', 't', 'e', '\n'};
+
+/// For bytes that do not begin as `like` does.
+[[nodiscard]] PHI4FLASH_BODY error no_snapshot(std::span<const std::byte> bytes, const snapshot_header& like);
+
 /// The header's own truth. Errors: see inspect_snapshot.
 [[nodiscard]] PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {});
 
@@ -40304,8 +40380,8 @@ template <class Answer>
 }
 
 template <class Kv>
-[[nodiscard]] constexpr std::size_t payload_bytes(const sambay_shape& s, const session_extent& of) {
-    return state_bytes<Kv>(s, of) + of.position * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
+[[nodiscard]] constexpr std::uint64_t payload_bytes(const sambay_shape& s, const session_extent& of) {
+    return state_bytes<Kv>(s, of) + std::uint64_t{of.position} * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// In the order of the file.
@@ -40324,7 +40400,7 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
 
 /// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::size_t payload) {
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::uint64_t payload) {
     for (std::size_t i = 0; i < extent_count; ++i) {
         const auto [name, want] = extent_at(s.shape(), i);
         if (const std::size_t have = extent_at(info.shape, i).value; have != want)
@@ -40335,9 +40411,9 @@ template <sambay_shape Shape, class Kv>
     if (info.weights != weights)
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
-    if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
-        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want,
-                             info.position);
+    if (const std::uint64_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
+        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %llu for %zu tokens", info.bytes,
+                             static_cast<unsigned long long>(want), info.position);
     if (info.position > s.context())
         return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position,
                              s.context());
@@ -40363,7 +40439,7 @@ template <sambay_shape Shape, class Kv>
 
 /// Header, pieces, trailer. `each(put)` calls `put(memory, bytes)` for all pieces, until that returns false. Errors: see save_snapshot.
 template <class Each, class Sink>
-[[nodiscard]] status write_pieces(snapshot_header header, std::size_t payload, Each&& each, Sink&& sink) {
+[[nodiscard]] status write_pieces(snapshot_header header, std::uint64_t payload, Each&& each, Sink&& sink) {
     header.bytes = sizeof header + payload + snapshot_trailer;
     header.checksum = checksum_of(header);
     status outcome;
@@ -40453,10 +40529,21 @@ template <sambay_shape Shape, class Kv, class Get>
 }
 
 #if PHI4FLASH_BODIES
+PHI4FLASH_COLD_BODY error no_snapshot(std::span<const std::byte> bytes, const snapshot_header& like) {
+    const auto begins = [](std::span<const std::byte> b, const char* magic) { return std::memcmp(b.data(), magic, sizeof like.magic) == 0; };
+    const bool wants_states = std::memcmp(like.magic, states_magic, sizeof like.magic) == 0;
+    if (wants_states && begins(bytes, snapshot_header().magic))
+        return error::format(errc::bad_magic, "this is a whole saved session: restore_snapshot takes it, restore_states wants states alone");
+    if (!wants_states && begins(bytes, states_magic))
+        return error::format(errc::bad_magic, "these are the saved states of a session alone: restore_states takes them, restore_snapshot wants a "
+                                              "whole session");
+    return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+}
+
 PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like) {
     snapshot_header h;
     const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
-    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+    if (!known && bytes.size() >= sizeof h.magic) return no_snapshot(bytes, like);
     if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
     std::memcpy(&h, bytes.data(), sizeof h);
     if (h.version > snapshot_version)
@@ -40504,7 +40591,8 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
-    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo)) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo))) +
+           detail::snapshot_trailer;
 }
 
 /// The same of a full session, before there is one: SIZE_MAX where there can be none. `shape` breaks no rule (is_complete), and undo is at most
@@ -40514,7 +40602,7 @@ template <class Kv = bf16>
     // A session has all that and one state more, so what follows is less.
     if (session<any_sambay, Kv>::bytes(extents<any_sambay>::of(shape), options) == SIZE_MAX) return SIZE_MAX;
     const detail::session_extent of{options.context, options.context - options.undo, shape.window};
-    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(shape, of) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(shape, of)) + detail::snapshot_trailer;
 }
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's
@@ -40619,7 +40707,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 [[nodiscard]] inline snapshot_header states_header(snapshot_header h = {}) {
-    std::memcpy(h.magic, "p4state\n", sizeof h.magic);
+    std::memcpy(h.magic, states_magic, sizeof h.magic);
     return h;
 }
 
@@ -40653,7 +40741,8 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
-    return sizeof(detail::snapshot_header) + detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window}) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window})) +
+           detail::snapshot_trailer;
 }
 
 /// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's
@@ -40706,6 +40795,38 @@ PHI4FLASH_END
 // ---- phi4flash/text/tokenizer.hpp ----------------------------------------------------------------------------------------
 /// The tokenizer: text to ids and back. Byte-level BPE with a split pattern, added tokens, and normalization before all that where the
 /// vocabulary wants it.
+#ifndef PHI4FLASH_ONCE_CORE_PLAIN_NAME_HPP
+#define PHI4FLASH_ONCE_CORE_PLAIN_NAME_HPP
+
+// ---- phi4flash/core/plain_name.hpp ---------------------------------------------------------------------------------------
+/// Names of tensors in sentences, where they may be anybody's: ASCII, and short. (Names of files are io/file/printable.hpp's.)
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+/// A copy for "%s", in which every byte that a terminal need not print is '?'.
+class plain_name {
+public:
+    static constexpr std::size_t max_bytes = 120;
+
+    explicit plain_name(std::string_view name) {
+        constexpr std::string_view dots = "...";
+        const bool cut = name.size() > max_bytes;
+        char* out = std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(cut ? max_bytes - dots.size() : name.size()), text_,
+                                   [](char c) { return c >= ' ' && c <= '~' ? c : '?'; });
+        if (cut) std::copy(dots.begin(), dots.end(), out);
+    }
+    [[nodiscard]] const char* c_str() const { return text_; }
+
+private:
+    char text_[max_bytes + 1] = {};
+};
+
+}  // namespace detail
+
+PHI4FLASH_END
+#endif
 
 // ---- phi4flash/text/added_tokens.hpp -------------------------------------------------------------------------------------
 /// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
@@ -40783,8 +40904,8 @@ public:
     /// Makes room for `ids` strings of `bytes` in all. Errors: out_of_memory.
     [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes);
 
-    /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken); out_of_memory.
-    /// Nothing has changed then.
+    /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken, strings that were made to
+    /// share a hash); out_of_memory. Nothing has changed then.
     [[nodiscard]] status add(std::size_t id, std::string_view bytes) {
         return detail::or_out_of_memory("add a token to the vocabulary", [&] { return insert(id, bytes); });
     }
@@ -40813,6 +40934,9 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
+    /// Looked at for one string, at most. In a table that is half full nobody is that far from the own place by chance.
+    static constexpr std::size_t max_probes = 256;
+
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
@@ -40840,11 +40964,15 @@ PHI4FLASH_BODY status vocabulary::check_tables() {
                                  detail::for_print(size), detail::for_print(offset), blob_.size());
         count_ += size != 0 ? 1 : 0;
     }
-    std::size_t used = 0, beyond = 0;
+    std::size_t used = 0, beyond = 0, run = 0, longest = 0;
     for (const std::uint32_t id : index_) {
         used += id != no_token ? 1u : 0u;
         beyond += id != no_token && id >= places_.size() ? 1u : 0u;
+        run = id != no_token ? run + 1 : 0;
+        longest = (std::max)(longest, run);
     }
+    if (longest > 4 * max_probes)
+        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", longest, 4 * max_probes);
     if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
         return error::format(errc::bad_vocabulary,
                              "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
@@ -40866,7 +40994,10 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
     const std::size_t mask = index_.size() - 1;
     std::size_t i = slot_of(bytes);
-    for (; index_[i] != no_token; i = (i + 1) & mask) {
+    for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
+        if (++probes > max_probes)
+            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of %zu others: want strings that were not made for that", id,
+                                 max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());
@@ -43109,7 +43240,7 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
         if (!ok && ok.error().code() == errc::out_of_memory) return ok;
         if (!ok)
             return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
-                                 tokens[i].content.c_str());
+                                 plain_name(tokens[i].content).c_str());
         sorted.push_back(i);
     }
     detail::sort_once(sorted, [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });
@@ -44050,12 +44181,12 @@ PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) 
         const status ok = contents.add(i, t.content);
         if (!ok && ok.error().code() == errc::out_of_memory) return ok;
         if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
+            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
         const std::string_view in_vocabulary = strings.bytes_of(t.id);
         const std::uint32_t id_there = strings.find(t.content);
         if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
             return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                 t.content.c_str(), detail::for_print(t.id));
+                                 detail::plain_name(t.content).c_str(), detail::for_print(t.id));
     }
     return {};
 }
@@ -44760,9 +44891,9 @@ struct sampling_options {
 /// Uniform numbers that are the same on every platform.   Source: splitmix64, public domain (S. Vigna).
 class random_stream {
 public:
-    explicit random_stream(std::uint64_t seed) : state_(seed) {}
+    explicit random_stream(std::uint64_t seed, std::uint64_t skipped = 0) : state_(seed + skipped * step) {}
     [[nodiscard]] std::uint64_t next() {
-        state_ += 0x9e3779b97f4a7c15u;
+        state_ += step;
         std::uint64_t z = state_;
         z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
         z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -44772,6 +44903,7 @@ public:
     [[nodiscard]] double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 
 private:
+    static constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
     std::uint64_t state_;
 };
 
@@ -44872,10 +45004,10 @@ public:
         seen_[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << token % 64;
     }
 
-    /// Begins another text, with the same random numbers. @since 0.2
-    void restart() {
+    /// Begins another text. The next choice has the random numbers that the `place`-th call has, counted from 0. @since 0.2
+    void restart(std::uint64_t place = 0) {
         std::fill(seen_.begin(), seen_.end(), 0u);
-        random_ = random_stream(options_.seed);
+        random_ = random_stream(options_.seed, place);
     }
 
 private:
@@ -45369,12 +45501,21 @@ public:
                                       const choosing_kernels& kernels = plain_choosing);
 
     /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
-    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const;
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+        if (prompt.size() > limits_.prompt)
+            return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
+                                 limits_.prompt);
+        return refusal(vocab_, prompt, room);
+    }
+    /// The same of any writer that was made for prompts so long. Errors: invalid_argument (no tokens), context_full, unknown_token.
+    [[nodiscard]] static status refusal(std::size_t vocab, std::span<const std::int32_t> prompt, std::size_t room);
 
     /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
-    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
+    /// in place until the text has ended. `policy` says how many of them are read; without one, all. `place`: where the prompt begins in its
+    /// session. Random numbers are those of a token's place, so that a text which is stopped and goes on is the one that was not stopped.
     /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr);
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr,
+                               std::size_t place = 0);
 
     /// Whether it is being written: started, and its end has not been told.
     [[nodiscard]] bool running() const { return running_; }
@@ -45406,10 +45547,10 @@ public:
         stopped_ = true;
     }
 
-    /// The text is over by an error, of which its host has been told. @since 0.2
-    void fail() {
+    /// The text is over, and its end will not be told. What was told of it the drafter is not told any more.
+    void end(stop_reason reason) {
         running_ = false;
-        summary_.reason = stop_reason::failed;
+        summary_.reason = reason;
     }
 
     /// Whether `event` has something to tell; where it has not, a running text wants another pass.
@@ -45494,22 +45635,20 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
     });
 }
 
-PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+PHI4FLASH_BODY status text_writer::refusal(std::size_t vocab, std::span<const std::int32_t> prompt, std::size_t room) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
-    if (prompt.size() > limits_.prompt)
-        return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
-                             limits_.prompt);
     if (prompt.size() > room)
         return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
     for (const std::int32_t token : prompt)
-        if (!in_vocabulary(token))
-            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+        if (token < 0 || static_cast<std::size_t>(token) >= vocab)
+            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab - 1);
     return {};
 }
 
-PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy) {
+PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy,
+                                         std::size_t place) {
     if (const status ok = refusal(prompt, room); !ok) return ok;
-    chooser_.restart();
+    chooser_.restart(place + prompt.size());
     for (const std::int32_t token : prompt) chooser_.accept(token);
     if (decoder_) (void)decoder_->flush();
     stops_.restart();
@@ -45621,9 +45760,12 @@ PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
 }
 
 PHI4FLASH_BODY generation_event text_writer::finish() {
-    running_ = false;
-    summary_.reason = *ending_;
-    if (guessed_ < delivered_) drafter_.read(detail::span_of(chosen_).subspan(guessed_, delivered_ - guessed_));
+    // First, as it may throw, and the end is to be told then, too.
+    if (guessed_ < delivered_) {
+        const std::size_t from = std::exchange(guessed_, delivered_);
+        drafter_.read(detail::span_of(chosen_).subspan(from, delivered_ - from));
+    }
+    end(*ending_);
     std::string_view rest;
     if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
     return {.text = rest, .kind = event_kind::end, .reason = *ending_};
@@ -45644,9 +45786,10 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class generation {
 public:
-    /// `text` may be null: then events carry tokens only. Errors: those of text_writer::create.
+    /// `text` may be null: then events carry tokens only. Errors: invalid_argument (another model's workspace), those of text_writer::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
                                      text_limits limits) {
+        if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         limits.drafts = options.drafts.from ? options.drafts.most : 0;
         auto writer = text_writer::create(m.shape().vocab(), text, options, limits, w.kernels().choosing);
         if (!writer) return writer.error();
@@ -45670,17 +45813,31 @@ public:
     /// Leaves the session whole: as `cancel` does.
     ~generation() { release(); }
 
+    /// What is wrong with a text in a session, for any generation of this model and workspace that was made for prompts so long. Errors: see
+    /// `start`.
+    [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, session<Shape, Kv>& past,
+                                        std::span<const std::int32_t> prompt) {
+        if (const status ok = pass<Shape, Kv>::refusal(m, {&past, prompt}); !ok) return ok;
+        return pass<Shape, Kv>::room_for_states(w, past, prompt);
+    }
+    /// What `start` would refuse now, but for prompts that are longer than limits.prompt.
+    [[nodiscard]] status refusal(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) const {
+        if (past_ != &past || !pass_.begun()) return refusal(*model_, *work_, past, prompt);
+        // Free once its text is dropped, which has read what was told of it.
+        const std::size_t told = chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        if (const status ok = text_writer::refusal(model_->shape().vocab(), prompt, past.context() - past.position() - told); !ok) return ok;
+        return pass<Shape, Kv>::room_for_states(*work_, past, prompt);
+    }
+
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
-    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: nothing has
-    /// changed then, and a text that was under way goes on.
+    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session, one that can take back more than the workspace has
+    /// states for), in_use, context_full, unknown_token: nothing has changed then, and a text that was under way goes on.
     [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
-        const bool own = past_ == &past && pass_.begun();  // free once its text is dropped, which has read what was told of it
-        if (!own)
-            if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
-        const std::size_t told = own && chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
-        if (const status ok = writer_.refusal(prompt, past.context() - past.position() - told); !ok) return ok;
+        if (const status ok = refusal(past, prompt); !ok) return ok;
+        if (const status ok = writer_.refusal(prompt, prompt.size()); !ok) return ok;
         release();
-        if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy); !ok) return ok;
+        if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy, past.position());
+            !ok) return ok;
         past_ = &past;
         here_ = past.position();
         return {};
@@ -45791,7 +45948,7 @@ private:
         chosen_ = 0;
         seconds_ = 0.0;
         past_ = nullptr;
-        writer_.fail();
+        writer_.end(stop_reason::failed);
         return why.error();
     }
 
@@ -46335,7 +46492,8 @@ struct request {
     session<Shape, Kv>* past = nullptr;          ///< that it goes on from; its own until its end has been told
     std::span<const std::int32_t> prompt{};      ///< copied
     /// Copied. `cancel` is looked at before and after each pass. As many drafts are read at once as the session can take back, at most; their policy
-    /// is this request's alone, and is told of its passes by any thread of the executor.
+    /// is this request's alone, is told by any thread of the executor how drafts fared, and what passes took in which nobody else had a part:
+    /// until it has been told of two it wants none.
     generation_options options{};
     event_sink sink{};                           ///< told of everything that happens; without one, next_event is
 };
@@ -46359,12 +46517,14 @@ template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class scheduler {
 public:
     /// `text` may be null: then events carry tokens only. The workspace's rows of logits, its states and its chunk say how many texts can go on in
-    /// one pass: where there are more requests they take turns. Errors: invalid_argument (no requests, not a time), out_of_memory.
+    /// one pass: where there are more requests they take turns. Errors: invalid_argument (no requests, not a time, another model's workspace),
+    /// out_of_memory.
     static result<scheduler> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const scheduler_options& options = {}) {
         if (options.requests == 0 || options.requests > max_extent)
             return error::format(errc::invalid_argument, "requests: want 1 to %zu, have %zu", max_extent, options.requests);
         if (!(options.longest_tick >= 0.0 && options.longest_tick < 1e9))
             return error::format(errc::invalid_argument, "longest_tick: want 0 to 1e9 seconds, have %g", options.longest_tick);
+        if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         return detail::or_out_of_memory("schedule requests", [&]() -> result<scheduler> { return scheduler(m, w, text, options); });
     }
 
@@ -46379,13 +46539,15 @@ public:
 
     /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks. This is the request's set-up: it takes
     /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
-    /// first tick after its end has been told. Nothing else here takes any after `create`.
-    /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
+    /// first tick that begins after its end has been told. Nothing else here takes any after `create`.
+    /// Errors: invalid_argument (all places taken, no tokens, another model's session, one that can take back more than the workspace has states
+    /// for), in_use (the session is, or has a request), context_full,
     /// unknown_token, those of text_writer::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {
-        if (n_requests_ == capacity())
-            return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", n_requests_);
+        if (size() == capacity())
+            return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", size());
         if (const status ok = pass_type::refusal(*model_, {r.past, r.prompt}); !ok) return ok.error();
+        if (const status ok = pass_type::room_for_states(*work_, *r.past, r.prompt); !ok) return ok.error();
         if (find([&](const slot& s) { return s.taken() && s.past == r.past; }) != nullptr)
             return error::format(errc::in_use, "the session has a request already: give this one a session of its own");
         const draft_options& guesses = r.options.drafts;
@@ -46393,10 +46555,11 @@ public:
         auto writer = text_writer::create(model_->shape().vocab(), text_, r.options, {r.prompt.size(), drafts}, work_->kernels().choosing);
         if (!writer) return writer.error();
         const std::size_t here = r.past->position();
-        if (const status ok = writer->start(r.prompt, r.past->context() - here, guesses.from, guesses.policy); !ok) return ok.error();
-        slot* const place = find([this](const slot& s) { return !s.taken() && &s != telling_; });
+        if (const status ok = writer->start(r.prompt, r.past->context() - here, guesses.from, guesses.policy, here); !ok) return ok.error();
+        const auto is_free = [this](const slot& s) { return !s.taken() && &s != telling_; };
+        slot* place = find([&](const slot& s) { return is_free(s) && !s.writer; });  // one of whom nobody asks how it ended
+        if (place == nullptr) place = find(is_free);
         *place = {++last_id_, r.past, *std::move(writer), r.sink, r.options.cancel, here, n_passes_, drafts};
-        ++n_requests_;
         return request_id{last_id_};
     }
 
@@ -46409,9 +46572,13 @@ public:
     }
 
     /// Requests whose end has not been told.
-    [[nodiscard]] std::size_t size() const { return n_requests_; }
-    [[nodiscard]] std::size_t capacity() const { return slots_.size() - 1; }
-    /// How a request stands; null where there is no such request (any more). Until the next tick it can be asked of one whose end has been told.
+    [[nodiscard]] std::size_t size() const {
+        return static_cast<std::size_t>(std::count_if(slots_.begin(), slots_.end(), [](const slot& s) { return s.taken(); }));
+    }
+    /// Of a scheduler that was moved from: none.
+    [[nodiscard]] std::size_t capacity() const { return slots_.empty() ? 0 : slots_.size() - 1; }
+    /// How a request stands; null where there is no such request (any more). One whose end has been told can be asked until the next tick begins, or
+    /// `add` needs its place.
     [[nodiscard]] const generation_summary* summary(request_id id) const {
         for (const slot& s : slots_)
             if (s.writer && s.id == static_cast<std::uint64_t>(id)) return &s.writer->summary();
@@ -46428,14 +46595,19 @@ public:
     [[nodiscard]] result<tick_outcome> tick_until(Stop&& stop) {
         if (telling_ != nullptr) return error::format(errc::in_use, "a sink that is told of a tick ticks: do that after the tick");
         if (!pass_.begun()) {
+            forget_ended();
             tell_all();
             choose_readings();
-            if (n_readings_ == 0) return tick_outcome::idle;
+            if (n_readings_ == 0) {
+                tell_all();  // whose session somebody else moved
+                return tick_outcome::idle;
+            }
             if (const status ok = begin_pass(); !ok) return ok.error();
         }
         bool stopped = false;
         const auto begin = std::chrono::steady_clock::now();
         pass_.advance_until([&] { return !wanted() || (stopped = stop()); });
+        pass_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         const bool whole = !stopped && finish_pass();
         budget_.add(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
         if (stopped) return tick_outcome::paused;
@@ -46546,6 +46718,7 @@ private:
         ++n_passes_;
         for (std::size_t i = 0; i < n_readings_; ++i) order_[i]->served = n_passes_;
         budget_.begin(n_writing_, n_prompt_rows_);
+        pass_seconds_ = 0.0;
         return {};
     }
 
@@ -46576,6 +46749,7 @@ private:
     void take(slot& s) {
         if (s.ends()) return;
         if (const status ok = pass_.check_logits(s.reading); !ok) return fail(s, ok.error());
+        if (n_readings_ == 1) s.writer->took(pass_seconds_);  // of other passes nobody knows what is this text's
         const std::size_t n = s.writer->take(pass_.logits(s.reading));
         if (const status ok = pass_.commit(s.reading, n); !ok) return fail(s, ok.error());
         s.here += n;
@@ -46604,16 +46778,18 @@ private:
     /// The request is over: its session goes back to where its text ended. What it was told is kept until the next tick.
     void settle(slot& s) {
         session<Shape, Kv>& past = *std::exchange(s.past, nullptr);
-        --n_requests_;
         const std::size_t back = s.failure ? 0 : s.writer->surplus();
         if (back != 0 && past.position() == s.here) (void)past.rewind(s.here - back);
     }
 
+    void forget_ended() {
+        for (slot& s : slots_)
+            if (!s.taken()) s.writer.reset();
+    }
+
     void tell_all() {
-        for (slot& s : slots_) {
-            if (s.writer && !s.taken()) s.writer.reset();
+        for (slot& s : slots_)
             while (s.sink && has_event(s)) tell(s);
-        }
     }
 
     void tell(slot& s) {
@@ -46624,12 +46800,15 @@ private:
             ~unless_wanted() {
                 self.telling_ = nullptr;
                 if (wants_more || !of.taken()) return;
-                of.writer->stop(stop_reason::sink);
+                of.writer->end(stop_reason::sink);
                 self.settle(of);
             }
         } end{*this, s};
         telling_ = &s;
         end.wants_more = s.sink(event_of(s));
+        if (end.wants_more || !s.taken()) return;
+        s.writer->stop(stop_reason::sink);
+        (void)s.writer->event();  // the end, of which the drafter hears and the sink does not
     }
 
     const model<Shape>* model_;
@@ -46644,9 +46823,9 @@ private:
     std::size_t n_readings_ = 0;
     std::size_t n_writing_ = 0;                      // of them
     std::size_t n_prompt_rows_ = 0;                  // of the others
-    std::size_t n_requests_ = 0;
     std::size_t asked_ = 0;                          // slot of which next_event asks next
     std::uint64_t n_passes_ = 0;
+    double pass_seconds_ = 0.0;                      // that the pass under way took so far
     std::uint64_t last_id_ = 0;
     const slot* telling_ = nullptr;                  // whose sink is being told; its place is not free before that
 };
@@ -46689,14 +46868,15 @@ public:
     using session_type = session<Shape, Kv>;
     static constexpr std::size_t page_tokens = 64;
 
-    /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common.
+    /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common. SIZE_MAX where it is more than that.
     [[nodiscard]] static std::size_t bytes_for(const model<Shape>& m, std::size_t texts, std::size_t tokens) {
         return bytes_for(m.shape().shape(), texts, tokens);
     }
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return of.bytes(std::uint64_t{texts} * (of.state_pages(tokens) + pages_of(tokens)));
+        const std::uint64_t each = std::uint64_t{of.state_pages(tokens)} + pages_of(tokens);
+        return each != 0 && texts > UINT64_MAX / each ? SIZE_MAX : of.bytes(texts * each);
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a
@@ -46808,7 +46988,7 @@ public:
         const auto each = [&](auto&& put) {
             state_stream from(*this, e->states);
             bool more = true;
-            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)),
+            from.move(static_cast<std::size_t>(detail::state_bytes<Kv>(shape_, extent(e->position))),
                       [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
             return more;
         };
@@ -46893,7 +47073,7 @@ private:
 
     explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
 
-    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return tokens / page_tokens + (tokens % page_tokens != 0 ? 1 : 0); }
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());
@@ -47093,7 +47273,7 @@ result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Sha
         const reading<Shape, Kv> r{&past, tokens, last ? std::size_t{1} : std::size_t{0}};
         if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
         at += tokens.size();
-        if (at == until && !last) (void)cache.keep(past, prompt.first(at));
+        if (mark != marks.end() && *mark == at) (void)cache.keep(past, prompt.first(at));
         const detail::use_of in_use(past, w);  // by go_on
         const bool more = go_on(at, prompt.size());
         if (const status ok = in_use.refusal(); !ok) return ok.error();
@@ -47164,6 +47344,9 @@ struct memory_plan {
         return plan;
     }
 
+    /// Whether it is one: all of it is 0 for a shape or options that are refused. @since 0.2
+    [[nodiscard]] constexpr bool valid() const { return session != 0; }
+
     /// Everything at once, but for snapshots, which lie in files or where the host wants them. UINT64_MAX where it is more than that.
     [[nodiscard]] constexpr std::uint64_t total() const {
         const std::uint64_t shared = weights + parameters + workspace + prefix_cache;
@@ -47195,8 +47378,8 @@ namespace detail {
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
 [[nodiscard]] PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path);
 
-/// The path that a name of UTF-8 says.
-[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+/// The path that a name of UTF-8 says. On Windows, '?' stands for bytes that are none; elsewhere names may have any bytes.
+[[nodiscard]] PHI4FLASH_BODY std::filesystem::path from_utf8(std::string_view text);
 
 }  // namespace detail
 #endif
@@ -47240,6 +47423,14 @@ private:
 #if PHI4FLASH_BODIES
 #if PHI4FLASH_FILES
 namespace detail {
+
+PHI4FLASH_COLD_BODY std::filesystem::path from_utf8(std::string_view text) {
+    std::u8string name(text.begin(), text.end());
+#if defined(_WIN32)
+    for (std::size_t at = 0; (at += valid_utf8_prefix(text.substr(at))) < name.size(); ++at) name[at] = u8'?';
+#endif
+    return name;
+}
 
 PHI4FLASH_COLD_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;
@@ -47819,11 +48010,11 @@ public:
     /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
     static result<file_writer> create(const std::filesystem::path& path, bool nameless = true);
 
-    /// Appends. Errors: file_unwritable, out_of_memory.
+    /// Appends. Errors: file_unwritable, out_of_memory; invalid_argument after `commit`.
     status write(std::span<const std::byte> bytes);
     status write(std::string_view text) { return write(detail::bytes_of_text(text)); }
 
-    /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
+    /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory; invalid_argument the second time.
     status commit();
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
@@ -47841,6 +48032,7 @@ private:
 
     status open(bool nameless);
 
+    [[nodiscard]] status check_open() const;
     void write_all(std::span<const std::byte> bytes);
 
     std::size_t keep(std::span<const std::byte> bytes) {
@@ -47885,6 +48077,7 @@ PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::pa
 }
 
 PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
+    if (const status ok = check_open(); !ok) return ok;
     while (so_far_ && bytes.size() >= room_ - used_) {
         if (used_ == 0) {
             const std::size_t whole = bytes.size() / room_ * room_;
@@ -47899,7 +48092,13 @@ PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
     return so_far_;
 }
 
+PHI4FLASH_BODY status file_writer::check_open() const {
+    if (descriptor_ >= 0 || !so_far_) return {};
+    return error::format(errc::invalid_argument, "%s: it is complete: after commit nothing can be written", printable(asked_).c_str());
+}
+
 PHI4FLASH_BODY status file_writer::commit() {
+    if (const status ok = check_open(); !ok) return ok;
     flush();
     if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
     return so_far_;
@@ -49386,6 +49585,8 @@ __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsign
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
 #endif
 __declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, decltype(sizeof(0)), unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, decltype(sizeof(0)), unsigned long);
 __declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
 __declspec(dllimport) unsigned long __stdcall GetFileType(void*);
 __declspec(dllimport) int __stdcall CloseHandle(void*);
@@ -49395,8 +49596,8 @@ __declspec(dllimport) unsigned long __stdcall GetLastError(void);
 
 PHI4FLASH_BEGIN
 
-/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows files are
-/// mapped, and nothing else of this is done but `populate`.
+/// How a file becomes memory. `copy` is done or refused; the others are wishes: what a system cannot do is left out, and mapped_file says
+/// what was got. (Windows: `pages` and `reread` do nothing.)
 struct mapping_options {
     /// Huge pages are asked for before anything is read. Of a map they come from file systems that cache files in pages so large, where
     /// the file is not yet cached in small ones (docs/loading.md); of a copy from any.
@@ -49407,7 +49608,7 @@ struct mapping_options {
     bool reread = false;
     /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
     /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
-    /// long as reading. Afterwards the file may change or go.
+    /// long as reading. Afterwards the file may change or go. out_of_memory where there is no memory for it.
     bool copy = false;
     /// Read all of the map when it is opened, and not when it is first looked at, and move it into huge pages where the kernel does
     /// that to a cache that has it in small ones. Left out where the file is larger than the machine's memory.
@@ -49417,15 +49618,19 @@ struct mapping_options {
 #if defined(_WIN32)
 /// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
 using native_file = void*;
+/// None. @since 0.2
+inline constexpr native_file no_native_file = nullptr;
 #else
 /// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
 using native_file = int;
+/// None. @since 0.2
+inline constexpr native_file no_native_file = -1;
 #endif
 
 /// A file that the host has opened for reading, or a part of it, as in a pak or an APK. It stays the host's, which may close it as soon as
 /// it has been opened here. `name` is for sentences, in UTF-8. @since 0.2
 struct file_part {
-    native_file file{};
+    native_file file = no_native_file;
     std::uint64_t offset = 0;
     std::uint64_t bytes = UINT64_MAX;  ///< UINT64_MAX: to the end of the file
     std::string_view name = "the file";
@@ -49462,6 +49667,10 @@ struct file_bytes {
     const auto target = std::filesystem::read_symlink(path, failed);
     return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
                          printable(path).c_str(), printable(target).c_str());
+}
+
+[[nodiscard]] inline error no_memory_to_read(const std::filesystem::path& path, std::size_t bytes) {
+    return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), bytes);
 }
 
 [[nodiscard]] inline error no_path() { return error::format(errc::invalid_argument, "path: want the name of a file, have an empty one"); }
@@ -49507,8 +49716,33 @@ struct scoped_handle {
     void* value;
 };
 
+/// What a map shows, in memory of its own.
+[[nodiscard]] inline result<file_bytes> copy_map(const std::filesystem::path& path, std::span<const std::byte> from, progress_ref tell) {
+    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4, release = 0x8000;
+    constexpr std::size_t most = std::size_t{32} << 20;
+    auto* const place = static_cast<std::byte*>(VirtualAlloc(nullptr, from.size(), commit_and_reserve, read_write));
+    if (place == nullptr) return no_memory_to_read(path, from.size());
+    for (std::size_t at = 0; at < from.size();) {
+        const std::size_t n = (std::min)(most, from.size() - at);
+        std::memcpy(place + at, from.data() + at, n);
+        at += n;
+        if (tell(at, from.size())) continue;
+        VirtualFree(place, 0, release);
+        return opening_stopped(path, at, from.size());
+    }
+    return file_bytes{.bytes = {place, from.size()}, .copied = true};
+}
+
+inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
+    if (copied) {
+        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, 0x8000);
+    } else {
+        UnmapViewOfFile(bytes.data());
+    }
+}
+
 [[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
-                                                 const mapping_options&, progress_ref) {
+                                                 const mapping_options& options, progress_ref tell) {
     constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
     constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
     if (GetFileType(file) != disk_file) return not_a_file(path);
@@ -49516,9 +49750,6 @@ struct scoped_handle {
     if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
     const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
     if (!bytes) return bytes.error();
-    if (offset % part_alignment != 0)
-        return error::format(errc::invalid_argument, "%s: want a part that begins at a multiple of %llu, have byte %llu", printable(path).c_str(),
-                             static_cast<unsigned long long>(part_alignment), static_cast<unsigned long long>(offset));
     const auto before = static_cast<std::size_t>(offset % granularity);
     const auto place = offset - before;
     const auto count = static_cast<std::size_t>(*bytes);
@@ -49528,7 +49759,11 @@ struct scoped_handle {
     const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
                                            static_cast<unsigned long>(place & 0xffffffffu), before + count);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
+    const std::span<const std::byte> part(static_cast<const std::byte*>(data) + before, count);
+    if (!options.copy && offset % part_alignment == 0) return file_bytes{.bytes = part, .before = before};
+    const auto copied = copy_map(path, part, tell);
+    UnmapViewOfFile(data);
+    return copied;
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
@@ -49544,7 +49779,6 @@ struct scoped_handle {
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
-inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
 inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
 [[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
 [[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
@@ -49622,11 +49856,9 @@ struct scoped_descriptor {
 template <class Map>
 [[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
                                              const mapping_options& options, progress_ref tell, Map&& map) {
-    const bool aligned = offset % part_alignment == 0;
-    if (options.copy || !aligned) {
+    if (options.copy || offset % part_alignment != 0) {
         const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
-        if (!copied || copied->copied) return copied;
-        if (!aligned) return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), size);
+        return !copied || copied->copied ? copied : no_memory_to_read(path, size);
     }
     void* data = map(MAP_SHARED);
     if (data == MAP_FAILED) data = map(MAP_PRIVATE);
@@ -49671,7 +49903,7 @@ template <class Map>
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
-inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
+inline void unmap_file(std::span<const std::byte> bytes, bool /*copied*/) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
 #endif
 }  // namespace detail
 
@@ -49686,15 +49918,15 @@ public:
         return *this;
     }
     ~mapped_file() {
-        if (!file_.bytes.empty()) detail::unmap_file(map());
+        if (!file_.bytes.empty()) detail::unmap_file(map(), file_.copied);
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled;
     /// invalid_argument (no path).
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
-    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
-    /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
+    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory. Errors also:
+    /// file_incomplete where the file ends before the part does; invalid_argument for no file. @since 0.2
     static result<mapped_file> open(const file_part& part, const mapping_options& options = {}, progress_ref tell = {});
 
     /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
@@ -49801,6 +50033,9 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem:
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::name_of_part(part);
+        if (part.file == no_native_file)
+            return result<mapped_file>(
+                error::format(errc::invalid_argument, "%s: want a file that is open for reading, have none", printable(path).c_str()));
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }
@@ -50051,22 +50286,24 @@ PHI4FLASH_COLD_BODY result<sambay_config> read_config(const gguf& file) {
 PHI4FLASH_COLD_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
+    const auto stop_at = [&](const char* key, std::uint32_t id) {
+        if (id >= vocab)
+            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu", key, vocab,
+                                  static_cast<unsigned long>(id)));
+        g.stop_ids.push_back(id);
+    };
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
         if (!ids->is_array || ids->type != gguf_type::u32) {
             in.wrong_type(packed_stop_ids_key, "a list of u32", *ids);
         } else {
-            for (std::size_t i = 0; i < ids->count; ++i) g.stop_ids.push_back(ids->at<std::uint32_t>(i));
+            for (std::size_t i = 0; i < ids->count; ++i) stop_at(packed_stop_ids_key, ids->at<std::uint32_t>(i));
         }
     } else {  // a file of another program: the end of a text, and of a message
         for (const char* const key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
-            if (const auto id = in.idle_id(key)) g.stop_ids.push_back(*id);
+            if (const auto id = in.idle_id(key)) stop_at(key, *id);
     }
     in.strings(packed_stop_strings_key, g.stop_strings);
     in.strings(packed_unsupported_key, g.unsupported);
-    for (const std::uint32_t id : g.stop_ids)
-        if (id >= vocab)
-            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu",
-                                  packed_stop_ids_key, vocab, static_cast<unsigned long>(id)));
     g.bos_id = in.idle_id("tokenizer.ggml.bos_token_id");
     g.pad_id = in.idle_id("tokenizer.ggml.padding_token_id");
     g.do_sample = in.boolean("phi4flash.generation.do_sample");
@@ -51014,8 +51251,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `why`: the parser's words.
-    virtual void not_json(std::size_t at, const char* why) = 0;
+    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    virtual void not_json(std::size_t at, const char* why, bool cut) = 0;
 
 protected:
     json_listener() = default;
@@ -51041,18 +51278,22 @@ public:
     bool start_array() override { return to_->start_array(unknown_count); }
     bool end_array() override { return to_->end_array(); }
     bool key(std::string& name) override { return to_->key(name); }
-    void not_json(std::size_t at, const char* why) override { to_->not_json(at, why); }
+    void not_json(std::size_t at, const char* why, bool cut) override { to_->not_json(at, why, cut); }
 
 private:
     static constexpr auto unknown_count = static_cast<std::size_t>(-1);
     Events* to_;
 };
 
-/// The error of a text that is not JSON at byte `at`, or has a number there that no double can hold; `why`: the parser's words.
-[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
+/// The error of a text that is not JSON at byte `at`, or ends there (`cut`), or has a number there that no double can hold; `why`: the parser's
+/// words.
+[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why, bool cut);
 
-/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
-/// just after the text of the current event.   Throws what containers throw.
+/// The parser takes a NUL for the end of the text, and would accept whatever hides behind it. Errors: json_syntax.
+[[nodiscard]] PHI4FLASH_BODY status refuse_nul(std::string_view text);
+
+/// Reads a text without a NUL to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes
+/// read so far, to just after the text of the current event.   Throws what containers throw.
 [[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position);
 
 #if PHI4FLASH_BODIES
@@ -51087,6 +51328,7 @@ struct json_iterator {
 /// What the parser wants to talk to.
 struct json_events_of_parser {
     json_listener* to;
+    std::size_t bytes;  ///< of the text
 
     bool null() { return to->null(); }
     bool boolean(bool b) { return to->boolean(b); }
@@ -51101,22 +51343,31 @@ struct json_events_of_parser {
     bool end_array() { return to->end_array(); }
     bool key(std::string& name) { return to->key(name); }
     bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-        to->not_json(at, why.what());
+        to->not_json(at, why.what(), at > bytes);  // it counts the end as one more
         return false;
     }
 };
 
-PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
+PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why, bool cut) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
     if (why.starts_with("number overflow"))
         return error::format(errc::json_bad_number, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
+    if (cut)
+        return error::format(errc::file_incomplete, "byte %zu: JSON that ends too early (a download that is not finished?): %s", at,
+                             printable(why).c_str());
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }
 
+PHI4FLASH_COLD_BODY status refuse_nul(std::string_view text) {
+    const auto nul = text.find('\0');
+    if (nul == std::string_view::npos) return {};
+    return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
+}
+
 PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
-    json_events_of_parser events{&to};
+    json_events_of_parser events{&to, text.size()};
     const char* const begin = text.data();
     return nlohmann::json::sax_parse(json_iterator{begin, begin, position}, json_iterator{begin + text.size(), begin, position}, &events);
 }
@@ -51326,8 +51577,8 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    /// The text is not JSON at byte `at`; `why`: the parser's words.
-    void not_json(std::size_t at, const char* why);
+    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    void not_json(std::size_t at, const char* why, bool cut);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -51366,7 +51617,8 @@ namespace detail {
 }  // namespace detail
 
 /// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
-/// json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
+/// file_incomplete (a text that ends too early), json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned
+/// false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -51418,7 +51670,8 @@ private:
 };
 }  // namespace detail
 
-/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory.
+/// A small document as a value. Errors: json_too_large, json_syntax, file_incomplete (a text that ends too early), json_bad_number, json_too_deep,
+/// json_duplicate_key, out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_json(std::string_view text, const json_limits& limits = {});
 
 namespace detail {
@@ -51475,9 +51728,7 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
 PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {
     if (text.size() > limits.bytes)
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
-    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
-    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
+    if (const status ok = refuse_nul(text); !ok) return ok;
     bool complete = false;
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
@@ -51487,7 +51738,7 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
 
 }  // namespace detail
 
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why, bool cut) { (void)fail(detail::not_json(at, why, cut)); }
 
 PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& given) {
     json_limits limits = given;
@@ -51506,7 +51757,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Limits of the index; the released one has 35 KiB.
-PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{64} << 20, .depth = 16};
+PHI4FLASH_OWN_DATA inline constexpr json_limits checkpoint_index_limits{.bytes = std::size_t{4} << 20, .depth = 16};
 
 /// The index, checked: every shard is the name of a file in the folder itself.
 struct checkpoint_index {
@@ -51527,35 +51778,95 @@ struct checkpoint_index {
     return true;
 }
 
-/// Errors: json_* (a tensor named twice is json_duplicate_key), path_outside_folder, index_mismatch (no tensor at all), out_of_memory.
+/// Errors: json_* (a tensor named twice is json_duplicate_key), file_incomplete (JSON that ends too early), path_outside_folder, index_mismatch (no
+/// tensor at all), out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text);
 
 #if PHI4FLASH_BODIES
+namespace detail {
+/// Keeps the map, and nothing of what else there is.
+class checkpoint_index_events : public json_events {
+public:
+    checkpoint_index_events() : json_events(checkpoint_index_limits) {}
+
+    struct placed {
+        std::string tensor, shard;
+    };
+    std::vector<placed> map;
+    bool has_map = false;
+
+    bool null() { return value("null"); }
+    bool boolean(bool) { return value("a boolean"); }
+    bool number_integer(std::int64_t) { return value("a number"); }
+    bool number_unsigned(std::uint64_t) { return value("a number"); }
+    bool number_float(double, const std::string&) { return value("a number"); }
+    bool string(std::string& text) {
+        if (!inside_ || depth_ != 2) return value("a string");
+        if (!is_plain_file_name(text))
+            return fail(error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'", printable(key_).c_str(),
+                                      printable::name_of_file(text).c_str()));
+        map.push_back({std::move(key_), std::move(text)});
+        return true;
+    }
+    bool start_object(std::size_t n) {
+        inside_ = inside_ || (depth_ == 1 && key_ == "weight_map");
+        has_map = has_map || inside_;
+        if (depth_ != 0 && !(inside_ && depth_ == 1) && !value("an object")) return false;
+        ++depth_;
+        return json_events::start_object(n);
+    }
+    bool end_object() {
+        --depth_;
+        inside_ = inside_ && depth_ > 1;
+        return json_events::end_object();
+    }
+    bool start_array(std::size_t n) {
+        if (!value("a list")) return false;
+        ++depth_;
+        return json_events::start_array(n);
+    }
+    bool end_array() {
+        --depth_;
+        return json_events::end_array();
+    }
+    bool key(std::string& name) {
+        if (!json_events::key(name)) return false;
+        if (depth_ == 1 || inside_) key_ = name;
+        return true;
+    }
+
+private:
+    /// Where it may not be.
+    bool value(const char* have) {
+        if (depth_ == 0) return fail(error::format(errc::json_wrong_type, "the index: want an object, have %s", have));
+        if (depth_ == 1 && key_ == "weight_map") return fail(error::format(errc::json_wrong_type, "'weight_map': want an object, have %s", have));
+        if (inside_)
+            return fail(error::format(errc::json_wrong_type, "'%s': want the name of a file, have %s", printable(key_).c_str(), have));
+        return true;
+    }
+
+    std::string key_;
+    std::size_t depth_ = 0;
+    bool inside_ = false;  // of the map
+};
+}  // namespace detail
+
 PHI4FLASH_COLD_BODY result<checkpoint_index> read_checkpoint_index(std::string_view text) {
     return detail::or_out_of_memory("read the index of a checkpoint", [&]() -> result<checkpoint_index> {
-        const auto document = read_json(text, checkpoint_index_limits);
-        if (!document) return document.error();
-        if (!document->is_object()) return detail::wrong_type("the index", "an object", *document);
-        const json_value* const map = detail::member(*document, "weight_map");
-        if (map == nullptr) return error::format(errc::json_missing_key, "no key 'weight_map'");
-        if (!map->is_object()) return detail::wrong_type("weight_map", "an object", *map);
-        if (map->empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
+        detail::checkpoint_index_events read;
+        if (const status ok = read_json_events(text, checkpoint_index_limits, read); !ok) return ok.error();
+        if (!read.has_map) return error::format(errc::json_missing_key, "no key 'weight_map'");
+        if (read.map.empty()) return error::format(errc::index_mismatch, "'weight_map' names no tensor");
 
         checkpoint_index index;
-        for (auto it = map->begin(); it != map->end(); ++it) {  // nlohmann's objects are sorted by key
-            const auto* const file = it.value().get_ptr<const std::string*>();
-            if (file == nullptr) return detail::wrong_type(printable(it.key()).c_str(), "the name of a file", it.value());
-            if (!is_plain_file_name(*file))
-                return error::format(errc::path_outside_folder, "tensor '%s': want a file in the same folder, have '%s'",
-                                     printable(it.key()).c_str(), printable::name_of_file(*file).c_str());
-            index.shards.push_back(*file);
-        }
+        for (const auto& entry : read.map) index.shards.push_back(entry.shard);
         detail::sort_once(index.shards);
         index.shards.erase(std::unique(index.shards.begin(), index.shards.end()), index.shards.end());
-        for (auto it = map->begin(); it != map->end(); ++it) {
-            const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), *it.value().get_ptr<const std::string*>());
-            index.entries.push_back({it.key(), static_cast<std::size_t>(place - index.shards.begin())});
+        for (auto& entry : read.map) {
+            const auto place = std::lower_bound(index.shards.begin(), index.shards.end(), entry.shard);
+            index.entries.push_back({std::move(entry.tensor), static_cast<std::size_t>(place - index.shards.begin())});
         }
+        detail::sort_once(index.entries, [](const checkpoint_index::entry& a, const checkpoint_index::entry& b) { return a.tensor < b.tensor; });
         return index;
     });
 }
@@ -51958,8 +52269,9 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
 }  // namespace detail
 
 /// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
-/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
-/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
+/// knows, unless the options say to ignore it), file_incomplete (JSON that ends too early),
+/// unsupported_model (another architecture or activation, untied embedding, weights quantized by others), bad_extent (zero, negative,
+/// fractional or huge numbers, and every rule of check_shape), not_finite,
 /// json_bad_number (layer_norm_eps), out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
 
@@ -52101,7 +52413,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 }  // namespace detail
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
-/// key: json_*, not_finite; out_of_memory.
+/// key: json_*, file_incomplete (JSON that ends too early), not_finite; out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that
@@ -52451,6 +52763,8 @@ public:
     bool start_array(std::size_t n);
     bool end_array();
     bool key(std::string& name);
+    /// All of the header is there: where its text ends too early, it is damaged.
+    void not_json(std::size_t at, const char* why, bool) { json_events::not_json(at, why, false); }
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };
@@ -52755,7 +53069,7 @@ public:
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed. `names` (since 0.2) are
     /// what errors call the files by: one for each, or none at all. Errors: those of `open` but for paths and the index; invalid_argument for
-    /// another number of names.
+    /// no files, and for another number of names.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                           std::string_view generation_config_json = {}, const config_options& options = {},
                                           std::span<const std::string_view> names = {});
@@ -52871,6 +53185,7 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
                                                                std::string_view generation_config_json, const config_options& options,
                                                                std::span<const std::string_view> names) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        if (files.empty()) return error::format(errc::invalid_argument, "want the bytes of one or more safetensors files, have none");
         if (!names.empty() && names.size() != files.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
         for (const auto& [text, name] : {std::pair(config_json, "config.json"), {generation_config_json, "generation_config.json"}})
@@ -53354,8 +53669,7 @@ private:
     }
 
     [[nodiscard]] static status refuse(const char* what, std::string_view have, const char* want) {
-        return error::format(errc::unsupported_tokenizer, "%s '%.*s' is not supported, want %s", what,
-                             static_cast<int>(std::min<std::size_t>(have.size(), 200)), have.data(), want);
+        return error::format(errc::unsupported_tokenizer, "%s '%s' is not supported, want %s", what, printable(have).c_str(), want);
     }
 
     /// Only keys whose meaning is known may be there.
@@ -53380,9 +53694,9 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)
-        return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
+        return error::format(errc::json_too_large, "'%s': want a name of at most %zu bytes, have %zu", printable(fact.path).c_str(), max_path_bytes,
                              fact.path.size());
-    if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
+    if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", printable(fact.path).c_str());
     if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
     facts_.push_back(std::move(fact));
     return {};
@@ -53416,7 +53730,7 @@ PHI4FLASH_COLD_BODY status tokenizer_settings::check_key(const json_fact& f) {
     const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
     bool known = std::any_of(top.begin(), top.end(), is(head));
     if (known && path.starts_with("model.")) known = std::any_of(model.begin(), model.end(), is(path.substr(6)));
-    if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", f.path.c_str());
+    if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", printable(f.path).c_str());
     return {};
 }
 
@@ -53544,7 +53858,7 @@ public:
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
     bool end_array() { return close(); }
-    void not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
+    void not_json(std::size_t at, const char* why, bool cut) { (void)fail(detail::not_json(at, why, cut)); }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {
@@ -53615,6 +53929,7 @@ private:
     std::vector<added_token> added_;
     added_token token_;
     std::size_t parts_ = 0;
+    unsigned seen_fields_ = 0;  // of an added token
     std::size_t list_depth_ = 0;
     list list_ = list::none;
     bool merges_only_ = false, merges_came_first_ = false, has_content_ = false;
@@ -53628,7 +53943,8 @@ inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
 /// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
-/// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
+/// place; file_empty; file_incomplete (JSON that ends too early); unsupported_tokenizer with the name of what is not supported; bad_vocabulary;
+/// bad_merge; out_of_memory.
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
 
 #if PHI4FLASH_BODIES
@@ -53650,8 +53966,8 @@ PHI4FLASH_BODY status tokenizer_json_reader::finish() {
         const bool is_added =
             std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
         if (!is_added)
-            return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                 static_cast<unsigned long long>(token.first), token.second.c_str());
+            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text",
+                                 static_cast<unsigned long long>(token.first), printable(token.second).c_str());
     }
     for (added_token& t : added_) {
         if (status s = builder_.add_added_token(std::move(t)); !s) return s;
@@ -53661,7 +53977,7 @@ PHI4FLASH_BODY status tokenizer_json_reader::finish() {
 
 PHI4FLASH_BODY bool tokenizer_json_reader::value(json_fact fact) {
     if (list_ == list::vocabulary)
-        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%s' is no number", printable(key_).c_str()));
     if (list_ == list::merges)
         return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
     if (list_ == list::added) return added_field(fact);
@@ -53686,8 +54002,8 @@ PHI4FLASH_BODY bool tokenizer_json_reader::open(json_kind kind) {
 
 PHI4FLASH_BODY bool tokenizer_json_reader::open_list(bool is_array, json_kind kind) {
     const auto begin = [&](list which, bool& seen, bool right_type) {
-        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
-        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
+        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", printable(path_).c_str()));
+        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", printable(path_).c_str()));
         seen = true;
         list_ = which;
         list_depth_ = frames_.size() + 1;
@@ -53706,11 +54022,13 @@ PHI4FLASH_BODY bool tokenizer_json_reader::open_item(bool is_array) {
     if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
         return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
                                   list_ == list::merges ? "model.merges" : "added_tokens"));
+    path_.resize(frames_.back().path_size);  // of the list: the entry before has left its own
     frames_.push_back({path_.size(), 0, is_array});
     parts_ = 0;
     if (list_ == list::added) {
         token_ = added_token{};
         has_content_ = false;
+        seen_fields_ = 0;
     }
     return true;
 }
@@ -53738,12 +54056,12 @@ PHI4FLASH_BODY bool tokenizer_json_reader::close_item() {
 PHI4FLASH_BODY bool tokenizer_json_reader::token(std::uint64_t id) {
     if (merges_only_) return true;
     if (id >= id_limit_)
-        return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
-                                  id_limit_, static_cast<unsigned long long>(id)));
+        return fail(error::format(errc::bad_vocabulary, "token '%s': want an id below %zu in a file of this length, have %llu",
+                                  printable(key_).c_str(), id_limit_, static_cast<unsigned long long>(id)));
     if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
     if (not_byte_level_.size() == tokenizer_settings::max_facts)
-        return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                  static_cast<unsigned long long>(id), key_.c_str()));
+        return fail(error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text", static_cast<unsigned long long>(id),
+                                  printable(key_).c_str()));
     not_byte_level_.emplace_back(id, key_);
     return true;
 }
@@ -53756,28 +54074,32 @@ PHI4FLASH_BODY bool tokenizer_json_reader::merge_string(std::string& s) {
     }
     const std::size_t space = s.find(' ');
     if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
-        return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
+        return fail(error::format(errc::bad_merge, "merge '%s' is not two parts with a space between", printable(s).c_str()));
     return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
 }
 
 PHI4FLASH_BODY bool tokenizer_json_reader::merge(std::string_view left, std::string_view right) {
     if (merges_came_first_ && !merges_only_) return true;
     if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
-        return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
-                                  static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
-                                  static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+        return fail(error::format(errc::bad_merge, "merge '%s' '%s' is not byte-level text", printable(left).c_str(), printable(right).c_str()));
     return keep(builder_.add_merge(left_bytes_, right_bytes_));
 }
 
 PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
     if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
     if (merges_only_) return true;
+    constexpr std::array names{"id", "content", "special", "lstrip", "rstrip", "normalized", "single_word"};
     const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
-    const auto wrong = [&] {
-        return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
+    const auto complain = [&](errc code, const char* what) {
+        return fail(error::format(code, "added_tokens: entry %zu: the key '%s' %s", added_.size(), printable(name).c_str(), what));
     };
+    const auto place = static_cast<unsigned>(std::find(names.begin(), names.end(), name) - names.begin());
+    if (place == names.size()) return complain(errc::json_unknown_key, "is not known");
+    if ((seen_fields_ >> place & 1) != 0) return complain(errc::json_duplicate_key, "is given twice");
+    seen_fields_ |= 1u << place;
     if (name == "id") {
-        if (fact.kind != json_kind::number || fact.number < 0) return wrong();
+        if (fact.kind != json_kind::number || fact.number < 0 || std::floor(fact.number) != fact.number)
+            return complain(errc::json_wrong_type, "wants a whole number from 0");
         if (fact.number >= static_cast<double>(max_vocabulary_ids))
             return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
                                       max_vocabulary_ids));
@@ -53785,13 +54107,13 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         return true;
     }
     if (name == "content") {
-        if (fact.kind != json_kind::string) return wrong();
+        if (fact.kind != json_kind::string) return complain(errc::json_wrong_type, "wants a string");
         token_.content = std::move(fact.text);
         has_content_ = true;
         return true;
     }
     const bool on = fact.number != 0.0;
-    if (fact.kind != json_kind::boolean) return wrong();
+    if (fact.kind != json_kind::boolean) return complain(errc::json_wrong_type, "wants true or false");
     if (name == "special")
         token_.special = on;
     else if (name == "lstrip")
@@ -53800,8 +54122,6 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         token_.rstrip = on;
     else if (name == "normalized")
         token_.normalized = on;
-    else if (name != "single_word")
-        return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
     else if (on)
         return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
     return true;
@@ -53814,6 +54134,7 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         if (json.size() > max_tokenizer_json_bytes)
             return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
         if (json.empty()) return error::format(errc::file_empty, "the tokenizer.json is empty");
+        if (const status ok = detail::refuse_nul(json); !ok) return ok.error();
         tokenizer_builder builder;
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();

@@ -37,6 +37,12 @@ private:
     std::uint64_t begin_ = 0;
 };
 
+/// A budget of the caller's, or none.
+[[nodiscard]] inline outcome read_budget(const phi4flash_budget* from, phi4flash_budget& to) {
+    if (outcome ok = read_optional(from, to, "budget"); !ok) return ok;
+    return check_reserved(to.reserved, "budget.reserved");
+}
+
 // ---- options -----------------------------------------------------------------------------------------------------------------------
 
 /// What the model's files say, and where an answer ends.
@@ -117,6 +123,9 @@ struct generation_choices {
     }
     to.options.max_tokens = o.prompt_only != 0 ? 0 : o.max_tokens == 0 ? generation_options{}.max_tokens : clamped(o.max_tokens);
     to.options.skip_special = o.keep_special == 0;
+    if (o.max_prompt > max_extent)
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.max_prompt: want at most %zu, have %lu", max_extent,
+                               static_cast<unsigned long>(o.max_prompt));
     to.max_prompt = o.max_prompt;
     if (outcome ok = read_draft_options(o, w.room, to.drafts); !ok) return ok;
     if (o.no_own_stops != 0) {
@@ -131,7 +140,13 @@ struct generation_choices {
 /// Text that callers may use as a C string, until the next event.
 class event_text {
 public:
-    event_text() { text_.reserve(256); }
+    event_text() { text_.reserve(stop_matcher::longest_text); }
+    /// For any event of a text with such stop strings, so that no event is lost for want of memory.
+    void make_room(const std::vector<std::string>& stop_strings) {
+        std::size_t longest = 0;
+        for (const std::string& s : stop_strings) longest = (std::max)(longest, s.size());
+        text_.reserve(longest + stop_matcher::longest_text);
+    }
     phi4flash_event of(const generation_event& event, const generation_summary& summary) {
         phi4flash_event e{};
         switch (event.kind) {
@@ -175,6 +190,7 @@ public:
     generation_handle(const host_memory& memory, const ref<workspace_handle>& w, const ref<tokenizer_handle>& words, generation_choices&& choices)
         : handle(memory), work(w), words_(words), options_(std::move(choices.options)), max_prompt_(choices.max_prompt) {
         options_.cancel = &cancelled;
+        text.make_room(options_.stop_strings);
         use_drafts(choices.drafts, drafter_, policy_, options_.drafts);
     }
 
@@ -198,12 +214,12 @@ public:
 
     [[nodiscard]] outcome start(const ref<session_handle>& session, std::span<const std::int32_t> prompt) {
         if (outcome ok = belong_together(*work, *session); !ok) return ok;
-        // What cannot be started takes no memory and ends no text.
-        outcome fits = std::visit([&]<class Kv>(const session_type<Kv>& s) -> outcome { return refusal(s, prompt, session.get() == past.get()); },
-                                  session->state);
+        // What cannot be started takes no memory and ends no text; nor does one for which there is no memory.
+        outcome fits = std::visit([&]<class Kv>(session_type<Kv>& s) -> outcome { return refusal(s, prompt); }, session->state);
         if (!fits) return fits;
+        if (outcome ok = make_room_for_drafts(*session); !ok) return ok;
         if (outcome ok = prepare(prompt.size()); !ok) return ok;
-        if (outcome ok = prepare_drafts(*session); !ok) return ok;
+        begin_drafts(*session);
         const bool was_cancelled = cancelled.exchange(false, std::memory_order_relaxed);
         const outcome started = with_kv(work->kv_type(), [&]<class Kv>(std::type_identity<Kv>) -> outcome {
             return std::get_if<generation_type<Kv>>(&*writer_)->start(*std::get_if<session_type<Kv>>(&session->state), prompt);
@@ -233,29 +249,22 @@ public:
     event_text text;
 
 private:
-    /// `own`: a session that this text itself has is free for the next one.
     template <class Kv>
-    [[nodiscard]] status refusal(const session_type<Kv>& s, std::span<const std::int32_t> prompt, bool own) const {
-        if (s.busy() && !own) return detail::in_use_error("session");
-        const std::size_t vocabulary = work->of->weights.shape().vocab();
-        if (prompt.empty()) return error::format(errc::invalid_argument, "no tokens: want at least one");
-        for (const std::int32_t token : prompt)
-            if (token < 0 || static_cast<std::size_t>(token) >= vocabulary)
-                return error::format(errc::unknown_token, "token %ld: want 0 to %zu", static_cast<long>(token), vocabulary - 1);
-        return s.room_for(prompt.size());
+    [[nodiscard]] status refusal(session_type<Kv>& s, std::span<const std::int32_t> prompt) const {
+        if (writer_) return std::get_if<generation_type<Kv>>(&*writer_)->refusal(s, prompt);
+        return generation_type<Kv>::refusal(work->of->weights, *std::get_if<workspace_type<Kv>>(&*work->place), s, prompt);
     }
 
-    /// A place for the session's text. What was read of another text is no help; what goes on is.
-    [[nodiscard]] outcome prepare_drafts(const session_handle& session) {
+    /// A place for the session's text.
+    [[nodiscard]] outcome make_room_for_drafts(const session_handle& session) {
         if (!options_.drafts.from) return {};
-        return std::visit(
-            [&](const auto& s) -> outcome {
-                if (outcome ok = drafter_.make_room(s.context()); !ok) return ok;
-                if (s.position() == 0 || &session != drafted_) drafter_.forget_text();
-                drafted_ = &session;
-                return {};
-            },
-            session.state);
+        return std::visit([&](const auto& s) -> outcome { return drafter_.make_room(s.context()); }, session.state);
+    }
+    /// What was read of another text is no help; what goes on is.
+    void begin_drafts(const session_handle& session) {
+        const bool fresh = std::visit([](const auto& s) { return s.position() == 0; }, session.state);
+        if (fresh || &session != drafted_) drafter_.forget_text();
+        drafted_ = &session;
     }
 
     const ref<tokenizer_handle> words_;

@@ -48,6 +48,7 @@ private:
     if (from == nullptr) return {};
     phi4flash_allocator a;
     if (outcome ok = read_struct(from, a, "allocator"); !ok) return ok;
+    if (outcome ok = check_reserved(a.reserved, "allocator.reserved"); !ok) return ok;
     if (a.allocate == nullptr) return missing("allocator.allocate");
     if (a.release == nullptr) return missing("allocator.release");
     to = host_memory(a);
@@ -64,6 +65,20 @@ enum class handle_kind : std::uint32_t {
     scheduler = 0x70346671,
     prefix_cache = 0x70346663,
 };
+
+[[nodiscard]] constexpr const char* name_of(handle_kind kind) {
+    switch (kind) {
+        case handle_kind::model: return "model";
+        case handle_kind::tokenizer: return "tokenizer";
+        case handle_kind::session: return "session";
+        case handle_kind::workspace: return "workspace";
+        case handle_kind::generation: return "generation";
+        case handle_kind::scheduler: return "scheduler";
+        case handle_kind::prefix_cache: return "prefix cache";
+        case handle_kind::destroyed: break;
+    }
+    return "";
+}
 
 /// The head of a handle; T is the handle itself.
 template <class T, handle_kind Kind>
@@ -163,7 +178,7 @@ template <class T, class Opaque>
     if (given == nullptr) return missing(name);
     auto* const h = const_cast<T*>(reinterpret_cast<const T*>(given));
     if (reinterpret_cast<std::uintptr_t>(given) % alignof(T) != 0 || !h->is_of_its_kind())
-        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: this is no handle of a %s, or one that was destroyed", name, name);
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: this is no handle of a %s, or one that was destroyed", name, name_of(T::kind));
     to = ref<T>(h);
     return {};
 }

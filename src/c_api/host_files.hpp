@@ -80,6 +80,9 @@ private:
         char name_of_name[48];
         print(name_of_name, sizeof name_of_name, "name of file %zu", file.index);
         if (outcome ok = read_text(f.name, f.name_length, file.name, name_of_name); !ok) return ok;
+        char name_of_reserved[48];
+        print(name_of_reserved, sizeof name_of_reserved, "file %zu: reserved", file.index);
+        if (outcome ok = check_reserved(f.reserved, name_of_reserved); !ok) return ok;
         if (f.bytes == 0) return outcome::failed(PHI4FLASH_FILE_EMPTY, "%s: it has no bytes", file.place().c_str());
         if (f.bytes > static_cast<std::uint64_t>(PTRDIFF_MAX))
             return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: %llu bytes are more than there can be in memory", file.place().c_str(),
@@ -97,6 +100,7 @@ private:
                                    : name == "tokenizer.json"         ? &tokenizer_
                                                                       : nullptr;
         if (place != nullptr) {
+            if (outcome ok = check_json_size(file, place == &tokenizer_); !ok) return ok;
             if (place->is_there())
                 return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "files: want one %s, have %s and %s", printable(name).c_str(),
                                        place->place().c_str(), file.place().c_str());
@@ -116,6 +120,17 @@ private:
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT,
                                "files: want config.json, *.safetensors and other files of a checkpoint, or one GGUF file; have '%s'",
                                file.place().c_str());
+    }
+
+    /// Before it is read, as in folders.
+    static outcome check_json_size([[maybe_unused]] const wanted_file& file, [[maybe_unused]] bool is_tokenizer) {
+#if PHI4FLASH_HAS_JSON
+        const std::size_t most = is_tokenizer ? max_tokenizer_json_bytes : hf_config_limits.bytes;
+        if (file.from.bytes > most)
+            return outcome::failed(PHI4FLASH_FILE_TOO_LARGE, "%s: want at most %zu bytes, have %llu", file.place().c_str(), most,
+                                   static_cast<unsigned long long>(file.from.bytes));
+#endif
+        return {};
     }
 
     /// Files of weights have names of their own, or none.

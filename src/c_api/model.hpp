@@ -65,6 +65,7 @@ struct model_choices {
     if (outcome ok = read_optional(from, o, "options"); !ok) return ok;
     if (outcome ok = check_choice(o.copy_file, 2, "options.copy_file"); !ok) return ok;
     if (outcome ok = check_choice(o.ignore_unknown_keys, 2, "options.ignore_unknown_keys"); !ok) return ok;
+    if (outcome ok = check_reserved(o.reserved, "options.reserved"); !ok) return ok;
     to.copy_file = o.copy_file != 0;
     to.config.ignore_unknown_keys = o.ignore_unknown_keys != 0;
     return read_allocator(o.allocator, host_memory(), to.memory);
@@ -86,6 +87,11 @@ struct model_choices {
     model_choices choices;
     if (outcome ok = read_model_options(given, choices); !ok) return ok;
     if (path.find('\0') != std::string_view::npos) return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "path: there is a NUL in it");
+#if defined(_WIN32)  // elsewhere names of files may be any bytes
+    if (const std::size_t good = valid_utf8_prefix(path); good != path.size())
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "path: want UTF-8, have the byte 0x%02X at offset %zu",
+                               static_cast<unsigned>(static_cast<unsigned char>(path[good])), good);
+#endif
     opening_options options = choices.opening();
     options.mapping.copy = choices.copy_file;
     return finish_model(choices.memory, model_files::open(from_utf8(path), options), {}, out);

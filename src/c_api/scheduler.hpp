@@ -74,6 +74,7 @@ public:
         place* free = nullptr;
         for (place& p : places())
             if (p.request == 0) free = &p;
+        text_.make_room(how.options.stop_strings);
         if (free != nullptr) {
             free->cancelled.store(false, std::memory_order_relaxed);
             how.options.cancel = &free->cancelled;
@@ -167,7 +168,11 @@ private:
     if (o.requests > most)
         return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.requests: want at most %lu, have %lu", static_cast<unsigned long>(most),
                                static_cast<unsigned long>(o.requests));
-    if (outcome ok = check_choice(o.reserved, 1, "options.reserved"); !ok) return ok;
+    if (outcome ok = check_reserved(o.reserved, "options.reserved"); !ok) return ok;
+    constexpr std::uint64_t longest = 1000000000000000;  // of scheduler_options, in microseconds
+    if (o.longest_pass >= longest)
+        return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "options.longest_pass: want less than %llu microseconds, have %llu",
+                               static_cast<unsigned long long>(longest), static_cast<unsigned long long>(o.longest_pass));
     scheduler_options options;
     if (o.requests != 0) options.requests = o.requests;
     if (o.prompt_rows != 0) options.prompt_rows = o.prompt_rows;

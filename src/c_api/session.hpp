@@ -75,7 +75,8 @@ struct session_choices {
     if (outcome ok = check_choice(o.kv_type, kv_types, "options.kv_type"); !ok) return ok;
     to.kv_type = o.kv_type;
     to.options = {.context = clamped(o.context), .undo = clamped(o.undo)};
-    if (outcome ok = session_type<bf16>::refusal(to.options); !ok) return ok;
+    if (outcome ok = with_kv(to.kv_type, [&]<class Kv>(std::type_identity<Kv>) -> outcome { return session_type<Kv>::refusal(to.options); }); !ok)
+        return ok;
     return read_allocator(o.allocator, memory, to.memory);
 }
 

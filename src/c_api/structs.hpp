@@ -11,13 +11,15 @@ namespace c_api {
 
 /// No struct of this interface will ever be so large: a size above it is memory that nobody initialized.
 inline constexpr std::size_t largest_struct = 4096;
+inline constexpr std::size_t smallest_struct = 16;
 
-/// Whether `size` can be the size of a version of T. Whole pointers, so that none is cut in the middle.
+/// Whether `size` can be the size of a version of T. Whole pointers, so that none is cut in the middle; and more than that of one, as which it would
+/// be taken for by `sizeof pointer` where `sizeof *pointer` was meant.
 template <class T>
 [[nodiscard]] outcome check_size(std::uint32_t size, const char* name) {
     static_assert(std::is_trivially_copyable_v<T> && std::is_standard_layout_v<T> && offsetof(T, size) == 0);
     static_assert(sizeof(T) <= largest_struct && sizeof(T) % sizeof(void*) == 0);
-    if (size >= 2 * sizeof(std::uint32_t) && size <= largest_struct && size % sizeof(void*) == 0) return {};
+    if (size >= smallest_struct && size <= largest_struct && size % sizeof(void*) == 0) return {};
     return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want its size in its first member, %zu, have %lu", name, sizeof(T),
                            static_cast<unsigned long>(size));
 }
@@ -98,6 +100,12 @@ template <class T>
     if (have < choices) return {};
     return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want 0 to %lu, have %lu", name, static_cast<unsigned long>(choices - 1),
                            static_cast<unsigned long>(have));
+}
+
+/// A member that will mean something one day.
+[[nodiscard]] inline outcome check_reserved(std::uint32_t have, const char* name) {
+    if (have == 0) return {};
+    return outcome::failed(PHI4FLASH_INVALID_ARGUMENT, "%s: want 0, have %lu", name, static_cast<unsigned long>(have));
 }
 
 /// A number of the caller's as a size of this machine.

@@ -342,6 +342,11 @@ TEST_CASE("generation: a start that is refused ends no text, whose session is ke
     C_API_FAILS(PHI4FLASH_IN_USE, phi4flash_generation_start(g, others, prompt.data(), prompt.size(), error));
     const int32_t wrong = -1;
     C_API_FAILS(PHI4FLASH_UNKNOWN_TOKEN, phi4flash_generation_start(g, mine, &wrong, 1, error));
+    std::vector<int32_t> longer = prompt;  // for which there is no place yet
+    longer.insert(longer.end(), prompt.begin(), prompt.end());
+    C_API_FAILS(PHI4FLASH_IN_USE, phi4flash_generation_start(g, others, longer.data(), longer.size(), error));
+    longer.back() = -1;
+    C_API_FAILS(PHI4FLASH_UNKNOWN_TOKEN, phi4flash_generation_start(g, mine, longer.data(), longer.size(), error));
     mine = {};  // the text that goes on keeps it
     CHECK(contains(finish(g).text, "\\boxed{632}"));
     CHECK(contains(finish(other).text, "\\boxed{632}"));

@@ -245,6 +245,41 @@ TEST_CASE("an allocator that fails at the nth call is an error, and everything i
 }
 
 #if defined(__GLIBC__)  // where a program's operator new is a shared library's, too
+TEST_CASE("no event is lost for want of memory on the C++ heap") {
+    const auto w = make_workspace();
+    const auto s = make_session();
+    owned<phi4flash_scheduler> scheduler;
+    C_API_OK(phi4flash_scheduler_create(w, bundled().words, nullptr, scheduler.out(), error));
+    const auto prompt = prompt_of("What is 347 + 285?");
+    const std::string stop(100000, 'x');
+    const phi4flash_string stops[] = {{stop.data(), stop.size()}};
+    auto options = greedy();
+    options.stop_strings = stops;
+    options.n_stop_strings = 1;
+    uint64_t request = 0;
+    C_API_OK(phi4flash_scheduler_submit(scheduler, s, prompt.data(), prompt.size(), &options, &request, error));
+    std::string text;
+    text.reserve(1 << 16);
+    bool ended = false;
+    for (int ticks = 0; !ended; ++ticks) {
+        REQUIRE(ticks < 1000);
+        uint32_t outcome = 0;
+        auto event = sized<phi4flash_event>();
+        failing_memory::left = 0;
+        const phi4flash_code ticked = phi4flash_scheduler_tick(scheduler, nullptr, &outcome, nullptr);
+        phi4flash_code told = PHI4FLASH_OK;
+        do {
+            told = phi4flash_scheduler_next_event(scheduler, &event, nullptr);
+            if (told == PHI4FLASH_OK) text.append(event.text, event.text_length);
+            ended = ended || event.kind == PHI4FLASH_EVENT_END;
+        } while (told == PHI4FLASH_OK && event.kind != PHI4FLASH_EVENT_NONE);
+        failing_memory::left = -1;
+        REQUIRE(ticked == PHI4FLASH_OK);
+        REQUIRE(told == PHI4FLASH_OK);
+    }
+    CHECK(contains(text, "\\boxed{632}"));
+}
+
 TEST_CASE("a C++ heap that fails at the nth call is an error, and nothing is thrown across") {
     (void)bundled();
     std::string expected;
@@ -336,6 +371,13 @@ TEST_CASE("a list of files is looked at before anything is read or taken") {
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "vocab.json: want data or a reader, have both");
     list[4] = named(f[1], "");
     refused(list, 5, PHI4FLASH_INVALID_ARGUMENT, "have 'file 4'");
+    for (size_t i = 0; i < 4; ++i) {
+        const std::string_view name(f[i].name, f[i].name_length);
+        if (!name.ends_with(".json")) continue;
+        std::copy(f, f + 4, list);
+        list[i].bytes = uint64_t{1} << 33;
+        refused(list, 4, PHI4FLASH_FILE_TOO_LARGE, "have 8589934592");
+    }
 
     // Room that is not there is told with the name of the file that it was for.
     memory.left = 0;

@@ -37,19 +37,19 @@ TEST_CASE("the smallest size there can be is as if the rest were zero") {
 
 TEST_CASE("every older size of every struct that is given") {
     const auto w = make_workspace();
-    for (std::size_t size = 8; size <= sizeof(phi4flash_generation_options); size += sizeof(void*)) {
+    for (std::size_t size = 16; size <= sizeof(phi4flash_generation_options); size += sizeof(void*)) {
         auto o = sized<phi4flash_generation_options>();
         o.size = static_cast<uint32_t>(size);
         owned<phi4flash_generation> g;
         C_API_OK(phi4flash_generation_create(w, bundled().words, &o, g.out(), error));
     }
-    for (std::size_t size = 8; size <= sizeof(phi4flash_workspace_options); size += sizeof(void*)) {
+    for (std::size_t size = 16; size <= sizeof(phi4flash_workspace_options); size += sizeof(void*)) {
         auto o = sized<phi4flash_workspace_options>();
         o.size = static_cast<uint32_t>(size);
         uint64_t bytes = 0;
         C_API_OK(phi4flash_workspace_get_bytes(bundled().model, &o, &bytes, error));
     }
-    for (std::size_t size = 8; size <= sizeof(phi4flash_model_options); size += sizeof(void*)) {
+    for (std::size_t size = 16; size <= sizeof(phi4flash_model_options); size += sizeof(void*)) {
         auto o = sized<phi4flash_model_options>();
         o.size = static_cast<uint32_t>(size);
         owned<phi4flash_model> m;
@@ -64,7 +64,7 @@ template <class T, class Fill>
 void check_filled(Fill&& fill) {
     auto whole = sized<T>();
     REQUIRE(fill(&whole) == PHI4FLASH_OK);
-    for (std::size_t size = 8; size <= sizeof(T) + 64; size += sizeof(void*)) {
+    for (std::size_t size = 16; size <= sizeof(T) + 64; size += sizeof(void*)) {
         CAPTURE(size);
         alignas(64) unsigned char place[sizeof(T) + 128];
         std::memset(place, 0xee, sizeof place);
@@ -107,6 +107,60 @@ TEST_CASE("a larger struct is taken if what this library does not know is zero")
     phi4flash_error error;
     CHECK(phi4flash_session_create(bundled().model, &options.known, s.out(), &error) == PHI4FLASH_INVALID_ARGUMENT);
     CHECK(contains(error.message, "does not know"));
+}
+
+TEST_CASE("the size of a pointer is no size of a struct") {
+    auto event = sized<phi4flash_event>();
+    event.size = sizeof(void*);
+    const auto w = make_workspace();
+    const auto g = make_generation(w);
+    C_API_FAILS(PHI4FLASH_INVALID_ARGUMENT, phi4flash_generation_advance(g, nullptr, &event, error));
+    auto how = sized<phi4flash_workspace_options>();
+    how.size = sizeof(void*);
+    uint64_t bytes = 0;
+    C_API_FAILS(PHI4FLASH_INVALID_ARGUMENT, phi4flash_workspace_get_bytes(bundled().model, &how, &bytes, error));
+}
+
+TEST_CASE("a reserved member must be zero") {
+    const auto refused = [](phi4flash_code code, const phi4flash_error& why) {
+        CHECK(code == PHI4FLASH_INVALID_ARGUMENT);
+        CHECK(contains(why.message, "reserved: want 0, have 7"));
+    };
+    phi4flash_error why;
+    phi4flash_model* model = nullptr;
+    auto opening = sized<phi4flash_model_options>();
+    opening.reserved = 7;
+    refused(phi4flash_model_open(folder().data(), folder().size(), &opening, &model, &why), why);
+    auto file = sized<phi4flash_file>();
+    file.data = "{}";
+    file.bytes = 2;
+    file.reserved = 7;
+    refused(phi4flash_model_open_files(&file, 1, nullptr, &model, &why), why);
+    CHECK(model == nullptr);
+
+    auto allocator = sized<phi4flash_allocator>();
+    allocator.allocate = [](void*, size_t, size_t) -> void* { return nullptr; };
+    allocator.release = [](void*, void*, size_t, size_t) {};
+    allocator.reserved = 7;
+    phi4flash_tokenizer* words = nullptr;
+    refused(phi4flash_tokenizer_open_json("{}", 2, &allocator, &words, &why), why);
+
+    const auto w = make_workspace();
+    auto many = sized<phi4flash_scheduler_options>();
+    many.reserved = 7;
+    phi4flash_scheduler* none = nullptr;
+    refused(phi4flash_scheduler_create(w, bundled().words, &many, &none, &why), why);
+    many.reserved = 0;
+    owned<phi4flash_scheduler> scheduler;
+    C_API_OK(phi4flash_scheduler_create(w, bundled().words, &many, scheduler.out(), error));
+
+    auto budget = always_at_once();
+    budget.reserved = 7;
+    uint32_t outcome = 0;
+    refused(phi4flash_scheduler_tick(scheduler, &budget, &outcome, &why), why);
+    const auto g = make_generation(w);
+    auto event = sized<phi4flash_event>();
+    refused(phi4flash_generation_advance(g, &budget, &event, &why), why);
 }
 
 TEST_CASE("the defaults are those of the model's files") {

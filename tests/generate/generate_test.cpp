@@ -305,7 +305,7 @@ TEST_CASE("generate: a stop string that is a special token ends the text, whethe
     const ids_type prompt = golden::read_prompts("bf16-12l-sharded").front().tokens;
     const p4::sampling_options lively{.temperature = 3.0f, .top_p = 1.0f, .seed = 5};  // greedy texts of this model repeat themselves
     fixture free = wide_fixture();
-    REQUIRE(free.generate(prompt, {.sampling = lively, .max_tokens = 16}));
+    REQUIRE(free.generate(prompt, {.sampling = lively, .max_tokens = 64}));
     const ids_type ids = free.tokens;
     // A token that is new, between two that are whole characters or words, so that the text has their very bytes.
     const auto fits = [&](std::size_t i) {
@@ -328,7 +328,7 @@ TEST_CASE("generate: a stop string that is a special token ends the text, whethe
         const auto run = [&](std::string stop) {
             fixture f = wide_fixture();
             const auto summary = f.generate(
-                prompt, {.sampling = lively, .max_tokens = 16, .stop_strings = {std::move(stop)}, .skip_special = skip_special}, &t);
+                prompt, {.sampling = lively, .max_tokens = 64, .stop_strings = {std::move(stop)}, .skip_special = skip_special}, &t);
             REQUIRE(summary);
             return std::pair(f.text, *summary);
         };

@@ -278,6 +278,101 @@ TEST_CASE("generation: what cannot be started is refused, and a session that som
     REQUIRE(p4::step(f.m, f.past, f.w, 1));
 }
 
+TEST_CASE("generation: a text that is stopped and goes on is the one that was not stopped, sampled too") {
+    fixture whole = wide_fixture();
+    const p4::generation_options options{.sampling = {.temperature = 5.0f, .top_p = 1.0f, .seed = 3}, .max_tokens = 30};
+    const ids_type& prompt = first_prompt().tokens;
+    REQUIRE(whole.generate(prompt, options));
+    const auto another_seed = [&] {
+        auto changed = options;
+        changed.sampling.seed = 4;
+        fixture f = wide_fixture();
+        REQUIRE(f.generate(prompt, changed));
+        return f.tokens;
+    };
+    CHECK(another_seed() != whole.tokens);
+    for (const std::size_t stop : {std::size_t{1}, std::size_t{2}, std::size_t{11}, std::size_t{29}}) {
+        CAPTURE(stop);
+        fixture f = wide_fixture();
+        const auto cut = f.generate(prompt, options, nullptr, stop);
+        REQUIRE(cut);
+        ids_type tokens = f.tokens;
+        auto rest = options;
+        rest.max_tokens -= stop;
+        REQUIRE(f.generate({cut->unread}, rest));
+        tokens.insert(tokens.end(), f.tokens.begin(), f.tokens.end());
+        CHECK(tokens == whole.tokens);
+    }
+}
+
+TEST_CASE("generation: a session that is replaced in the middle of a pass") {
+    const long_text whole(12);
+    for (const std::size_t read : {std::size_t{0}, std::size_t{3}}) {  // the new one goes on where the old one stood, or it does not
+        fixture f;
+        auto g = *generation_type::create(f.m, f.w, nullptr, {.sampling = greedy, .max_tokens = 12}, {.prompt = 64});
+        auto past = std::make_unique<session_type>(*session_type::create(f.m, 256));
+        REQUIRE(g.start(*past, whole.prompt));
+        REQUIRE(g.advance_until([] { return true; })->kind == event_kind::none);
+        auto other = *session_type::create(f.m, 128);
+        for (std::size_t i = 0; i < read; ++i) {
+            fixture elsewhere;
+            REQUIRE(p4::step(f.m, other, elsewhere.w, 1));
+        }
+        *past = std::move(other);
+        CHECK(other.context() == 0);  // NOLINT(bugprone-use-after-move): it has no memory, and says so
+        fixture unused;
+        const auto refused = p4::step(f.m, other, unused.w, 1);
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().code() == p4::errc::invalid_argument);
+        if (read == 0) {
+            CHECK(run_out(g, 1000).tokens == whole.tokens);
+            CHECK(past->position() == whole.prompt.size() + 11);
+        } else {
+            const auto event = g.advance();
+            REQUIRE_FALSE(event);
+            CHECK(event.error().code() == p4::errc::in_use);
+            CHECK_FALSE(g.running());
+            CHECK(past->position() == 3);
+        }
+    }
+    fixture f;
+    auto g = *generation_type::create(f.m, f.w, nullptr, {.sampling = greedy, .max_tokens = 12}, {.prompt = 64});
+    REQUIRE(g.start(f.past, whole.prompt));
+    REQUIRE(g.advance_until([] { return true; })->kind == event_kind::none);
+    session_type kept = std::move(f.past);
+    const auto event = g.advance();
+    REQUIRE_FALSE(event);
+    CHECK(std::string_view(event.error().message()) == "the session has no memory: it was moved to another place");
+    CHECK(kept.position() == 0);
+    CHECK_FALSE(kept.busy());
+    CHECK(p4::step(f.m, kept, f.w, 1));
+    p4::workspace<p4::any_sambay, float> w = std::move(f.w);
+    CHECK(p4::step(f.m, kept, w, 1));
+    const auto moved = p4::step(f.m, kept, f.w, 1);
+    REQUIRE_FALSE(moved);
+    CHECK(moved.error().code() == p4::errc::invalid_argument);
+}
+
+TEST_CASE("generation: a workspace that can never do it is refused before anything is read") {
+    fixture f;
+    fixture wide = wide_fixture();
+    const auto foreign = generation_type::create(f.m, wide.w, nullptr, {.sampling = greedy}, {.prompt = 10});
+    REQUIRE_FALSE(foreign);
+    CHECK(foreign.error().code() == p4::errc::invalid_argument);
+    CHECK(std::string_view(foreign.error().message()) == "the workspace is of a model of another shape");
+
+    auto g = *generation_type::create(f.m, f.w, nullptr, {.sampling = greedy, .max_tokens = 3}, {.prompt = 10});
+    auto undoing = *session_type::create(f.m, {.context = 64, .undo = 8});  // the workspace keeps one state
+    const p4::status ok = g.start(undoing, ids_type(5, 1));
+    REQUIRE_FALSE(ok);
+    CHECK(ok.error().code() == p4::errc::invalid_argument);
+    CHECK(std::string_view(ok.error().message()).starts_with(
+        "a prompt of 5 tokens into a session with an undo of 8: want a workspace of 9 states, have 1"));
+    CHECK_FALSE(g.running());
+    REQUIRE(g.start(undoing, ids_type(1, 1)));  // one state is in place
+    CHECK(run_out(g, 1000).tokens.size() == 3);
+}
+
 TEST_CASE("generation: a start that is refused ends no text, wherever that is") {
     const long_text whole(20);
     for (std::size_t stop_at = 0; stop_at < 400; stop_at += 7) {

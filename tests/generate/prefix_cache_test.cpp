@@ -253,9 +253,19 @@ TEST_CASE("generate/prefix_cache: prefill_cached reads what is new, and gives th
             check_refused(p4::prefill_cached(f.m, s, f.work, *cache, prompt, marks), p4::errc::unknown_token, "want 0 to");
         }
     }
+    // A mark where the prompt ends: a document, read before there is a question.
+    const ids another = f.text(200, 77);
+    const std::size_t all_of_it[] = {200};
+    REQUIRE(p4::prefill_cached(f.m, s, f.work, *cache, another, all_of_it));
+    CHECK(cache->find(both(another, f.text(10, 5))) == 200);
+    REQUIRE(p4::prefill_cached(f.m, s, f.work, *cache, both(document, f.text(10, 7)), marks));
+    const bytes unchanged = f.saved(s);
+    CHECK(unchanged == before);
+
     auto few_states = cached_fixture<float>::workspace::create(f.m, {.chunk = 64});
     REQUIRE(few_states);
-    check_refused(p4::prefill_cached(f.m, s, *few_states, *cache, foreign, marks), p4::errc::invalid_argument, "a pass over 3 states");
+    check_refused(p4::prefill_cached(f.m, s, *few_states, *cache, foreign, marks), p4::errc::invalid_argument,
+                  "an undo of 2: want a workspace of 3 states, have 1");
     CHECK(f.saved(s) == before);
     check_refused(p4::prefill_cached(f.m, s, f.work, *cache, f.text(200, 8), marks, [](std::size_t read, std::size_t) { return read < 100; }),
                   p4::errc::cancelled, "after 100 of 200");

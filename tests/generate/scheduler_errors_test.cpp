@@ -100,6 +100,44 @@ TEST_CASE("scheduler: what is refused, and a scheduler that is dropped in the mi
 }
 
 #if defined(__cpp_exceptions)
+TEST_CASE("scheduler: a drafter that throws when it hears of the end leaves a text that ends") {
+    struct forgetful {
+        bool throws = false;
+        void read(std::span<const std::int32_t>) {
+            if (throws) throw std::runtime_error("no room");
+        }
+        std::size_t propose(std::span<std::int32_t>) { return 0; }
+    };
+    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 1});
+    auto past = *session_type::create(f.m, {.context = 64, .undo = 3});
+    forgetful drafter;
+    p4::generation_options options{.sampling = greedy, .max_tokens = 6};
+    options.drafts.from = drafter;
+    REQUIRE(s.add({.past = &past, .prompt = some_prompt(5, 1), .options = options}));
+    heard have;
+    std::size_t thrown = 0;
+    for (std::size_t ticks = 0; s.size() != 0; ++ticks) {
+        REQUIRE(ticks < 100);
+        REQUIRE(s.tick());
+        for (bool more = true; more;) {
+            drafter.throws = have.tokens.size() == 6;
+            try {
+                const auto told = s.next_event();
+                more = told.has_value();
+                if (told) have.note(told->event);
+            } catch (const std::runtime_error&) {
+                ++thrown;
+            }
+        }
+    }
+    CHECK(thrown == 1);
+    CHECK(have.tokens.size() == 6);
+    CHECK(have.ends == 1);
+    CHECK(have.reason == stop_reason::max_tokens);
+    CHECK(past.position() == 5 + 5);
+}
+
 TEST_CASE("scheduler: what sinks and executors throw passes through and harms one request at most") {
     struct failing {
         int left = 1 << 30;

@@ -256,6 +256,91 @@ TEST_CASE("scheduler: sinks stop their text, cancel others, and add where one ha
     CHECK(have[3].ends == 1);
 }
 
+TEST_CASE("scheduler: how a request ended can be asked until the next tick begins") {
+    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 2});
+    std::vector<session_type> sessions;
+    for (int i = 0; i < 3; ++i) sessions.push_back(*session_type::create(f.m, 64));
+    const p4::generation_options options{.sampling = greedy, .max_tokens = 4};
+    std::vector<heard> have(3);
+    auto first = [&](const p4::generation_event& event) { return have[0].note(event), true; };
+    auto second = [&](const p4::generation_event& event) { return have[1].note(event), have[1].tokens.size() < 2; };
+    const auto one = *s.add({.past = &sessions[0], .prompt = some_prompt(5, 1), .options = options, .sink = first});
+    const auto two = *s.add({.past = &sessions[1], .prompt = some_prompt(5, 2), .options = options, .sink = second});
+    REQUIRE(s.tick());
+    REQUIRE(s.cancel(one));
+    REQUIRE(s.tick());  // in which its end is told before the other goes on
+    CHECK(have[0].ends == 1);
+    REQUIRE(s.summary(one) != nullptr);
+    CHECK(s.summary(one)->reason == stop_reason::cancelled);
+    while (s.size() != 0) REQUIRE(s.tick());
+    REQUIRE(s.summary(two) != nullptr);
+    CHECK(s.summary(two)->reason == stop_reason::sink);
+    const auto three = s.add({.past = &sessions[2], .prompt = some_prompt(5, 3), .options = options});
+    REQUIRE(three);  // there is another place
+    CHECK(s.summary(two) != nullptr);
+    while (s.size() != 0) {
+        REQUIRE(s.tick());
+        while (const auto told = s.next_event()) have[2].note(told->event);
+    }
+    REQUIRE(s.summary(*three) != nullptr);
+    CHECK(s.summary(*three)->reason == stop_reason::max_tokens);
+    REQUIRE(s.tick());
+    CHECK(s.summary(*three) == nullptr);
+
+    auto there = std::move(s);
+    CHECK(s.capacity() == 0);  // NOLINT(bugprone-use-after-move): it is empty, and says so
+    CHECK(s.size() == 0);
+    check_refused(s.add({.past = &sessions[0], .prompt = some_prompt(5, 1)}), p4::errc::invalid_argument, "0 requests");
+    CHECK(*s.tick() == p4::tick_outcome::idle);
+    CHECK(there.capacity() == 2);
+}
+
+TEST_CASE("scheduler: whose session was moved is told so, also where nobody else goes on") {
+    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 2});
+    auto past = *session_type::create(f.m, 64);
+    heard have;
+    auto sink = [&](const p4::generation_event& event) { return have.note(event), true; };
+    REQUIRE(s.add({.past = &past, .prompt = some_prompt(5, 1), .options = {.sampling = greedy, .max_tokens = 12}, .sink = sink}));
+    REQUIRE(s.tick());
+    REQUIRE(p4::step(f.m, past, f.w, 1));
+    CHECK(*s.tick() == p4::tick_outcome::idle);
+    CHECK(have.ends == 1);
+    CHECK(have.reason == stop_reason::failed);
+    CHECK(have.failure.find("was moved") != std::string::npos);
+    CHECK(s.size() == 0);
+}
+
+TEST_CASE("scheduler: a policy learns from the passes of its text alone, and drafts then") {
+    struct sure {  // of what it proposes, which nobody chooses
+        void read(std::span<const std::int32_t>) {}
+        std::size_t propose(std::span<p4::draft> out) {
+            for (p4::draft& d : out) d = {1, 0.99f};
+            return out.size();
+        }
+    };
+    fixture f(16, {.chunk = 32, .states = 8, .logits = 8});
+    fixture plain;
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 2});
+    auto past = *session_type::create(f.m, {.context = 128, .undo = 7});
+    sure drafter;
+    p4::draft_policy policy;
+    p4::generation_options options{.sampling = greedy, .max_tokens = 40};
+    const alone want = run_alone(plain, some_prompt(5, 1), options, nullptr, 128);
+    options.drafts = {.from = drafter, .policy = &policy, .most = 7};
+    const auto id = *s.add({.past = &past, .prompt = some_prompt(5, 1), .options = options});
+    heard have;
+    std::size_t drafted = 0;
+    while (s.size() != 0) {
+        REQUIRE(s.tick());
+        while (const auto told = s.next_event()) have.note(told->event);
+        drafted = s.summary(id)->drafted;
+    }
+    CHECK(have.tokens == want.tokens);
+    CHECK(drafted != 0);
+}
+
 TEST_CASE("scheduler: drafts of several texts in one pass") {
     struct copyist {  // proposes what it has read, again
         ids_type text;

@@ -76,7 +76,7 @@ TEST_CASE("model/pass: what cannot be is refused, each with its sentence, before
     check_refused(begin({{&one, two_tokens, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
     check_refused(begin({{&one, two_tokens, 1, 3}}), p4::errc::invalid_argument, "a reading of 2 tokens");
     check_refused(begin({{&one, two_tokens, 2}, {&two, two_tokens, 2}}), p4::errc::invalid_argument, "4 rows of logits of 256: there is room for 3");
-    check_refused(begin({{&undoing, ids{1, 2, 3}}}), p4::errc::invalid_argument, "3 states");
+    check_refused(begin({{&undoing, ids{1, 2, 3}}}), p4::errc::invalid_argument, "an undo of 4: want a workspace of 5 states, have 2");
     check_refused(begin({{&undoing, two_tokens}, {&one, two_tokens, 1, 2}}), p4::errc::invalid_argument, "4 states");
     std::vector<float> narrow(2 * f.vocab());
     const reading wide{&one, two_tokens, 2};
@@ -235,7 +235,7 @@ TEST_CASE("model/pass: what is chosen from and what can be taken back add up") {
         while (p.advance()) {}
         check_refused(p.commit(0, 6), p4::errc::invalid_argument, "want 7 to 10");
         REQUIRE(p.commit(0, kept));
-        check_refused(p.commit(0, kept), p4::errc::invalid_argument, "not committed");
+        check_refused(p.commit(0, kept), p4::errc::invalid_argument, "reading 0 is committed already");
         p.end();
         CHECK(past.oldest_position() == 6 + kept - 3);
         for (std::size_t back = 1; back <= 3; ++back) {

@@ -73,7 +73,7 @@ TEST_CASE("model/reentry: a session that a callback resets under a call ends tha
                                   f.past.reset();
                                   return true;
                               }),
-                  p4::errc::in_use, "was reset by a callback");
+                  p4::errc::in_use, "was reset or moved by a callback");
     CHECK(f.past.position() == 0);
     CHECK(p4::prefill(f.m, f.past, f.w, f.prompt));
 }

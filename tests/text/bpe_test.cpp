@@ -151,6 +151,31 @@ TEST_CASE("bpe: what is refused") {
     CHECK(with({{no_token, 'b', 256}}) == errc::bad_merge);
 }
 
+TEST_CASE("vocabulary: strings that were made to share a hash are refused, and soon") {
+    // hash_bytes backwards: the strings of seven bytes whose hash has these 32 bits at its end.
+    constexpr std::uint64_t factor = 0xD6E8FEB86659FD93u;
+    std::uint64_t inverse = factor;
+    for (int i = 0; i < 6; ++i) inverse *= 2 - factor * inverse;
+    REQUIRE(factor * inverse == 1);
+    vocabulary words;
+    REQUIRE(words.reserve(1000, 7000));
+    std::size_t id = 0;
+    status last;
+    for (std::uint64_t high = 1; last && id < 1000; ++high) {
+        const std::uint64_t h = high << 32 | (high ^ 0x1234567);
+        const std::uint64_t rest = (h * inverse) ^ (7 * 0x9E3779B97F4A7C15u);
+        if (rest >> 56 != 0) continue;
+        char text[7];
+        std::memcpy(text, &rest, 7);
+        last = words.add(id++, {text, 7});
+    }
+    CHECK(id == 258);
+    REQUIRE_FALSE(last);
+    CHECK(last.error().code() == errc::bad_vocabulary);
+    CHECK(std::string(last.error().message()).find("token 257: its hash is that of more than 256 others") == 0);
+    CHECK(words.count() == 257);
+}
+
 TEST_CASE("vocabulary: what is refused") {
     vocabulary v;
     CHECK(v.find("a") == no_token);

@@ -123,11 +123,70 @@ TEST_CASE("tokenizer.json: what is not supported is refused by name") {
     CHECK(std::string(tokenizer_from_json(j.dump()).error().message()).find("NFKC") != std::string::npos);
 }
 
+TEST_CASE("tokenizer.json: an added token is whole, and told by its place") {
+    const auto told = [](const ordered_json& j) { return std::string(tokenizer_from_json(j.dump()).error().message()); };
+    ordered_json j = tiny_json();
+    REQUIRE(j["added_tokens"].size() > 3);
+    j["added_tokens"][3]["surprise"] = true;
+    CHECK(told(j) == "added_tokens: entry 3: the key 'surprise' is not known");
+    CHECK(load_json(j) == errc::json_unknown_key);
+    for (const ordered_json& id : {ordered_json(1.5), ordered_json(-1), ordered_json("1"), ordered_json(nullptr)}) {
+        CAPTURE(id.dump());
+        CHECK(changed([&](ordered_json& k) { k["added_tokens"][2]["id"] = id; }) == errc::json_wrong_type);
+    }
+    j = tiny_json();
+    j["added_tokens"][2]["special"] = 1;
+    CHECK(told(j) == "added_tokens: entry 2: the key 'special' wants true or false");
+    const std::string good = tiny_json().dump();
+    const std::string key = "\"content\":";
+    const std::size_t at = good.find(key, good.find("added_tokens"));
+    REQUIRE(at != std::string::npos);
+    CHECK(load_code(good.substr(0, at) + "\"content\":\"x\"," + good.substr(at)) == errc::json_duplicate_key);
+}
+
+TEST_CASE("tokenizer.json: sentences are UTF-8 and for any terminal, whatever the file says") {
+    const auto check = [](const ordered_json& j) {
+        const auto t = tokenizer_from_json(j.dump());
+        REQUIRE_FALSE(t);
+        const std::string_view text = t.error().message();
+        CAPTURE(text);
+        CHECK(valid_utf8_prefix(text) == text.size());
+        CHECK(std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }));
+    };
+    std::string wide = "x";
+    for (int i = 0; i < 200; ++i) wide += "\xe6\xbc\xa2";
+    for (const std::string& name : {wide, std::string("\x1b[31mred\x07"), wide.substr(1)}) {
+        ordered_json j = tiny_json();
+        j["model"]["vocab"][name] = "no number";
+        check(j);
+        j = tiny_json();
+        j["model"]["vocab"][name] = 100;  // no byte-level text
+        check(j);
+        j = tiny_json();
+        j[name] = 1;
+        check(j);
+        j = tiny_json();
+        j["model"]["merges"].push_back(name);
+        check(j);
+        j = tiny_json();
+        j["pre_tokenizer"] = {{"type", name}};
+        check(j);
+        j = tiny_json();
+        j["added_tokens"][0][name] = 1;
+        check(j);
+        j = tiny_json();
+        j["added_tokens"][1]["content"] = j["added_tokens"][0]["content"] = name;
+        check(j);
+    }
+}
+
 TEST_CASE("tokenizer.json: broken files") {
     const std::string good = tiny_json().dump();
     CHECK(load_code(std::string()) == errc::file_empty);
-    for (std::size_t cut = 1; cut < good.size(); cut += 1 + cut / 7) CHECK(load_code(good.substr(0, cut)) == errc::json_syntax);
+    for (std::size_t cut = 1; cut < good.size(); cut += 1 + cut / 7) CHECK(load_code(good.substr(0, cut)) == errc::file_incomplete);
     CHECK(load_code(good + "x") == errc::json_syntax);
+    CHECK(load_code(good + std::string(1, '\0') + "behind it") == errc::json_syntax);
+    CHECK(load_code(good + std::string(100, '\0')) == errc::json_syntax);
     CHECK(load_code(std::string("null")) == errc::json_wrong_type);
     CHECK(load_code(std::string("[]")) == errc::json_wrong_type);
     CHECK(load_code(std::string("{}")) == errc::json_missing_key);

@@ -60,6 +60,15 @@ struct aligned_delete {
         from.give_back(from.self, p, bytes, alignment);
     }
 };
+
+/// Whether a host's memory is enough of it, and aligned. Errors: invalid_argument.
+[[nodiscard]] inline status check_memory(std::span<const std::byte> memory, std::size_t want, const char* purpose) {
+    if (memory.size() < want) return error::format(errc::invalid_argument, "%s memory: want %zu bytes, have %zu", purpose, want, memory.size());
+    const auto beyond = static_cast<std::size_t>(reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment);
+    if (beyond == 0) return {};
+    return error::format(errc::invalid_argument, "%s memory: want it to begin at a multiple of %zu, have %zu beyond one", purpose, block_alignment,
+                         beyond);
+}
 }  // namespace detail
 
 /// An aligned block of bytes, owned. Allocation failure is a value.
@@ -80,7 +89,9 @@ public:
             const std::size_t taken = round_up(bytes, alignment);
             void* const place = heap ? ::operator new(taken, std::align_val_t{alignment}, std::nothrow) : from.take(from.self, taken, alignment);
             block.data_ = {static_cast<std::byte*>(place), detail::aligned_delete{alignment, taken, from}};
-            if (reinterpret_cast<std::uintptr_t>(place) % alignment != 0) block.data_.reset();
+            if (reinterpret_cast<std::uintptr_t>(place) % alignment != 0)
+                return error::format(errc::out_of_memory, "%zu bytes for the %s: want memory of the host's that is aligned to %zu", bytes, purpose,
+                                     alignment);
             if (block.data_ && alignment == huge_page_bytes)
                 ask_for_huge_pages({block.data_.get(), huge < taken ? round_up(huge, huge_page_bytes) : taken});
         }
@@ -88,9 +99,10 @@ public:
         return block;
     }
 
-    [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), size_}; }
+    /// None of a block that was moved from.
+    [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), data_ ? size_ : 0}; }
     /// How much of it lies in huge pages by now; see bytes_in_huge_pages.
-    [[nodiscard]] std::size_t huge_bytes() const { return size_ == 0 ? 0 : bytes_in_huge_pages(bytes()); }
+    [[nodiscard]] std::size_t huge_bytes() const { return bytes().empty() ? 0 : bytes_in_huge_pages(bytes()); }
 
 private:
     std::unique_ptr<std::byte, detail::aligned_delete> data_;

@@ -152,7 +152,7 @@ private:
         const attendance::nanoseconds lost = end - begin - 2 * piece_time;
         for (std::size_t i = 0; i < n_workers_ && lost > 0; ++i) {
             place& p = places_[i];
-            if (!p.awaited || !p.record.waited(end, lost)) continue;
+            if (!p.awaited || p.absent.load(std::memory_order_relaxed) || !p.record.waited(end, lost)) continue;
             p.absent.store(true, std::memory_order_relaxed);
             ++absent_;
         }

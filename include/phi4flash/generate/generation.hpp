@@ -20,9 +20,10 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class generation {
 public:
-    /// `text` may be null: then events carry tokens only. Errors: those of text_writer::create.
+    /// `text` may be null: then events carry tokens only. Errors: invalid_argument (another model's workspace), those of text_writer::create.
     static result<generation> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const generation_options& options,
                                      text_limits limits) {
+        if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         limits.drafts = options.drafts.from ? options.drafts.most : 0;
         auto writer = text_writer::create(m.shape().vocab(), text, options, limits, w.kernels().choosing);
         if (!writer) return writer.error();
@@ -46,17 +47,31 @@ public:
     /// Leaves the session whole: as `cancel` does.
     ~generation() { release(); }
 
+    /// What is wrong with a text in a session, for any generation of this model and workspace that was made for prompts so long. Errors: see
+    /// `start`.
+    [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, session<Shape, Kv>& past,
+                                        std::span<const std::int32_t> prompt) {
+        if (const status ok = pass<Shape, Kv>::refusal(m, {&past, prompt}); !ok) return ok;
+        return pass<Shape, Kv>::room_for_states(w, past, prompt);
+    }
+    /// What `start` would refuse now, but for prompts that are longer than limits.prompt.
+    [[nodiscard]] status refusal(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) const {
+        if (past_ != &past || !pass_.begun()) return refusal(*model_, *work_, past, prompt);
+        // Free once its text is dropped, which has read what was told of it.
+        const std::size_t told = chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        if (const status ok = text_writer::refusal(model_->shape().vocab(), prompt, past.context() - past.position() - told); !ok) return ok;
+        return pass<Shape, Kv>::room_for_states(*work_, past, prompt);
+    }
+
     /// Begins a text in a session that may have read something before. A text that was under way is dropped, its session left whole.
-    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session), in_use, context_full, unknown_token: nothing has
-    /// changed then, and a text that was under way goes on.
+    /// Errors: invalid_argument (no tokens, more than limits.prompt, another model's session, one that can take back more than the workspace has
+    /// states for), in_use, context_full, unknown_token: nothing has changed then, and a text that was under way goes on.
     [[nodiscard]] status start(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
-        const bool own = past_ == &past && pass_.begun();  // free once its text is dropped, which has read what was told of it
-        if (!own)
-            if (const status ok = pass<Shape, Kv>::refusal(*model_, {&past, prompt}); !ok) return ok;
-        const std::size_t told = own && chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
-        if (const status ok = writer_.refusal(prompt, past.context() - past.position() - told); !ok) return ok;
+        if (const status ok = refusal(past, prompt); !ok) return ok;
+        if (const status ok = writer_.refusal(prompt, prompt.size()); !ok) return ok;
         release();
-        if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy); !ok) return ok;
+        if (const status ok = writer_.start(prompt, past.context() - past.position(), drafts_.from, drafts_.policy, past.position());
+            !ok) return ok;
         past_ = &past;
         here_ = past.position();
         return {};
@@ -167,7 +182,7 @@ private:
         chosen_ = 0;
         seconds_ = 0.0;
         past_ = nullptr;
-        writer_.fail();
+        writer_.end(stop_reason::failed);
         return why.error();
     }
 

@@ -80,6 +80,9 @@ struct memory_plan {
         return plan;
     }
 
+    /// Whether it is one: all of it is 0 for a shape or options that are refused. @since 0.2
+    [[nodiscard]] constexpr bool valid() const { return session != 0; }
+
     /// Everything at once, but for snapshots, which lie in files or where the host wants them. UINT64_MAX where it is more than that.
     [[nodiscard]] constexpr std::uint64_t total() const {
         const std::uint64_t shared = weights + parameters + workspace + prefix_cache;

@@ -22,14 +22,15 @@ public:
     using session_type = session<Shape, Kv>;
     static constexpr std::size_t page_tokens = 64;
 
-    /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common.
+    /// A budget that holds `texts` entries of `tokens` tokens each that have nothing in common. SIZE_MAX where it is more than that.
     [[nodiscard]] static std::size_t bytes_for(const model<Shape>& m, std::size_t texts, std::size_t tokens) {
         return bytes_for(m.shape().shape(), texts, tokens);
     }
     /// The same before there is a model.
     [[nodiscard]] static constexpr std::size_t bytes_for(const sambay_shape& shape, std::size_t texts, std::size_t tokens) {
         const sizes of(shape);
-        return of.bytes(std::uint64_t{texts} * (of.state_pages(tokens) + pages_of(tokens)));
+        const std::uint64_t each = std::uint64_t{of.state_pages(tokens)} + pages_of(tokens);
+        return each != 0 && texts > UINT64_MAX / each ? SIZE_MAX : of.bytes(texts * each);
     }
 
     /// Takes `budget` bytes, of which pages that are never used cost nothing. Errors: invalid_argument (too few bytes for one text as long as a
@@ -141,7 +142,7 @@ public:
         const auto each = [&](auto&& put) {
             state_stream from(*this, e->states);
             bool more = true;
-            from.move(detail::state_bytes<Kv>(shape_, extent(e->position)),
+            from.move(static_cast<std::size_t>(detail::state_bytes<Kv>(shape_, extent(e->position))),
                       [&](const std::byte* piece, std::size_t n) { more = more && put(piece, n); });
             return more;
         };
@@ -226,7 +227,7 @@ private:
 
     explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
 
-    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return (tokens + page_tokens - 1) / page_tokens; }
+    [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return tokens / page_tokens + (tokens % page_tokens != 0 ? 1 : 0); }
 
     static status refusal(const model<Shape>& m, std::size_t budget) {
         const std::size_t least = bytes_for(m, 1, m.shape().window());
@@ -426,7 +427,7 @@ result<std::span<const float>> prefill_cached(const model<Shape>& m, session<Sha
         const reading<Shape, Kv> r{&past, tokens, last ? std::size_t{1} : std::size_t{0}};
         if (const status ok = detail::read_chunk(m, w, r, w.logits, detail::observe_nothing{}); !ok) return ok.error();
         at += tokens.size();
-        if (at == until && !last) (void)cache.keep(past, prompt.first(at));
+        if (mark != marks.end() && *mark == at) (void)cache.keep(past, prompt.first(at));
         const detail::use_of in_use(past, w);  // by go_on
         const bool more = go_on(at, prompt.size());
         if (const status ok = in_use.refusal(); !ok) return ok.error();

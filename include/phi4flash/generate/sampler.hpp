@@ -32,9 +32,9 @@ struct sampling_options {
 /// Uniform numbers that are the same on every platform.   Source: splitmix64, public domain (S. Vigna).
 class random_stream {
 public:
-    explicit random_stream(std::uint64_t seed) : state_(seed) {}
+    explicit random_stream(std::uint64_t seed, std::uint64_t skipped = 0) : state_(seed + skipped * step) {}
     [[nodiscard]] std::uint64_t next() {
-        state_ += 0x9e3779b97f4a7c15u;
+        state_ += step;
         std::uint64_t z = state_;
         z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
         z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -44,6 +44,7 @@ public:
     [[nodiscard]] double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 
 private:
+    static constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
     std::uint64_t state_;
 };
 
@@ -144,10 +145,10 @@ public:
         seen_[static_cast<std::size_t>(token) / 64] |= std::uint64_t{1} << token % 64;
     }
 
-    /// Begins another text, with the same random numbers. @since 0.2
-    void restart() {
+    /// Begins another text. The next choice has the random numbers that the `place`-th call has, counted from 0. @since 0.2
+    void restart(std::uint64_t place = 0) {
         std::fill(seen_.begin(), seen_.end(), 0u);
-        random_ = random_stream(options_.seed);
+        random_ = random_stream(options_.seed, place);
     }
 
 private:

@@ -30,7 +30,8 @@ struct request {
     session<Shape, Kv>* past = nullptr;          ///< that it goes on from; its own until its end has been told
     std::span<const std::int32_t> prompt{};      ///< copied
     /// Copied. `cancel` is looked at before and after each pass. As many drafts are read at once as the session can take back, at most; their policy
-    /// is this request's alone, and is told of its passes by any thread of the executor.
+    /// is this request's alone, is told by any thread of the executor how drafts fared, and what passes took in which nobody else had a part:
+    /// until it has been told of two it wants none.
     generation_options options{};
     event_sink sink{};                           ///< told of everything that happens; without one, next_event is
 };
@@ -54,12 +55,14 @@ template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class scheduler {
 public:
     /// `text` may be null: then events carry tokens only. The workspace's rows of logits, its states and its chunk say how many texts can go on in
-    /// one pass: where there are more requests they take turns. Errors: invalid_argument (no requests, not a time), out_of_memory.
+    /// one pass: where there are more requests they take turns. Errors: invalid_argument (no requests, not a time, another model's workspace),
+    /// out_of_memory.
     static result<scheduler> create(const model<Shape>& m, workspace<Shape, Kv>& w, const tokenizer* text, const scheduler_options& options = {}) {
         if (options.requests == 0 || options.requests > max_extent)
             return error::format(errc::invalid_argument, "requests: want 1 to %zu, have %zu", max_extent, options.requests);
         if (!(options.longest_tick >= 0.0 && options.longest_tick < 1e9))
             return error::format(errc::invalid_argument, "longest_tick: want 0 to 1e9 seconds, have %g", options.longest_tick);
+        if (!w.fits(m)) return error::format(errc::invalid_argument, "the workspace is of a model of another shape");
         return detail::or_out_of_memory("schedule requests", [&]() -> result<scheduler> { return scheduler(m, w, text, options); });
     }
 
@@ -74,13 +77,15 @@ public:
 
     /// Adds a request; it goes on from the next pass on. May be called between ticks, and by sinks. This is the request's set-up: it takes
     /// text_writer::bytes of memory, for this prompt and so many drafts, and what its stop ids and stop strings take; all of it is given back in the
-    /// first tick after its end has been told. Nothing else here takes any after `create`.
-    /// Errors: invalid_argument (all places taken, no tokens, another model's session), in_use (the session is, or has a request), context_full,
+    /// first tick that begins after its end has been told. Nothing else here takes any after `create`.
+    /// Errors: invalid_argument (all places taken, no tokens, another model's session, one that can take back more than the workspace has states
+    /// for), in_use (the session is, or has a request), context_full,
     /// unknown_token, those of text_writer::create, out_of_memory: nothing has changed then.
     result<request_id> add(const request<Shape, Kv>& r) {
-        if (n_requests_ == capacity())
-            return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", n_requests_);
+        if (size() == capacity())
+            return error::format(errc::invalid_argument, "%zu requests, all that there is room for (scheduler_options)", size());
         if (const status ok = pass_type::refusal(*model_, {r.past, r.prompt}); !ok) return ok.error();
+        if (const status ok = pass_type::room_for_states(*work_, *r.past, r.prompt); !ok) return ok.error();
         if (find([&](const slot& s) { return s.taken() && s.past == r.past; }) != nullptr)
             return error::format(errc::in_use, "the session has a request already: give this one a session of its own");
         const draft_options& guesses = r.options.drafts;
@@ -88,10 +93,11 @@ public:
         auto writer = text_writer::create(model_->shape().vocab(), text_, r.options, {r.prompt.size(), drafts}, work_->kernels().choosing);
         if (!writer) return writer.error();
         const std::size_t here = r.past->position();
-        if (const status ok = writer->start(r.prompt, r.past->context() - here, guesses.from, guesses.policy); !ok) return ok.error();
-        slot* const place = find([this](const slot& s) { return !s.taken() && &s != telling_; });
+        if (const status ok = writer->start(r.prompt, r.past->context() - here, guesses.from, guesses.policy, here); !ok) return ok.error();
+        const auto is_free = [this](const slot& s) { return !s.taken() && &s != telling_; };
+        slot* place = find([&](const slot& s) { return is_free(s) && !s.writer; });  // one of whom nobody asks how it ended
+        if (place == nullptr) place = find(is_free);
         *place = {++last_id_, r.past, *std::move(writer), r.sink, r.options.cancel, here, n_passes_, drafts};
-        ++n_requests_;
         return request_id{last_id_};
     }
 
@@ -104,9 +110,13 @@ public:
     }
 
     /// Requests whose end has not been told.
-    [[nodiscard]] std::size_t size() const { return n_requests_; }
-    [[nodiscard]] std::size_t capacity() const { return slots_.size() - 1; }
-    /// How a request stands; null where there is no such request (any more). Until the next tick it can be asked of one whose end has been told.
+    [[nodiscard]] std::size_t size() const {
+        return static_cast<std::size_t>(std::count_if(slots_.begin(), slots_.end(), [](const slot& s) { return s.taken(); }));
+    }
+    /// Of a scheduler that was moved from: none.
+    [[nodiscard]] std::size_t capacity() const { return slots_.empty() ? 0 : slots_.size() - 1; }
+    /// How a request stands; null where there is no such request (any more). One whose end has been told can be asked until the next tick begins, or
+    /// `add` needs its place.
     [[nodiscard]] const generation_summary* summary(request_id id) const {
         for (const slot& s : slots_)
             if (s.writer && s.id == static_cast<std::uint64_t>(id)) return &s.writer->summary();
@@ -123,14 +133,19 @@ public:
     [[nodiscard]] result<tick_outcome> tick_until(Stop&& stop) {
         if (telling_ != nullptr) return error::format(errc::in_use, "a sink that is told of a tick ticks: do that after the tick");
         if (!pass_.begun()) {
+            forget_ended();
             tell_all();
             choose_readings();
-            if (n_readings_ == 0) return tick_outcome::idle;
+            if (n_readings_ == 0) {
+                tell_all();  // whose session somebody else moved
+                return tick_outcome::idle;
+            }
             if (const status ok = begin_pass(); !ok) return ok.error();
         }
         bool stopped = false;
         const auto begin = std::chrono::steady_clock::now();
         pass_.advance_until([&] { return !wanted() || (stopped = stop()); });
+        pass_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         const bool whole = !stopped && finish_pass();
         budget_.add(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
         if (stopped) return tick_outcome::paused;
@@ -241,6 +256,7 @@ private:
         ++n_passes_;
         for (std::size_t i = 0; i < n_readings_; ++i) order_[i]->served = n_passes_;
         budget_.begin(n_writing_, n_prompt_rows_);
+        pass_seconds_ = 0.0;
         return {};
     }
 
@@ -271,6 +287,7 @@ private:
     void take(slot& s) {
         if (s.ends()) return;
         if (const status ok = pass_.check_logits(s.reading); !ok) return fail(s, ok.error());
+        if (n_readings_ == 1) s.writer->took(pass_seconds_);  // of other passes nobody knows what is this text's
         const std::size_t n = s.writer->take(pass_.logits(s.reading));
         if (const status ok = pass_.commit(s.reading, n); !ok) return fail(s, ok.error());
         s.here += n;
@@ -299,16 +316,18 @@ private:
     /// The request is over: its session goes back to where its text ended. What it was told is kept until the next tick.
     void settle(slot& s) {
         session<Shape, Kv>& past = *std::exchange(s.past, nullptr);
-        --n_requests_;
         const std::size_t back = s.failure ? 0 : s.writer->surplus();
         if (back != 0 && past.position() == s.here) (void)past.rewind(s.here - back);
     }
 
+    void forget_ended() {
+        for (slot& s : slots_)
+            if (!s.taken()) s.writer.reset();
+    }
+
     void tell_all() {
-        for (slot& s : slots_) {
-            if (s.writer && !s.taken()) s.writer.reset();
+        for (slot& s : slots_)
             while (s.sink && has_event(s)) tell(s);
-        }
     }
 
     void tell(slot& s) {
@@ -319,12 +338,15 @@ private:
             ~unless_wanted() {
                 self.telling_ = nullptr;
                 if (wants_more || !of.taken()) return;
-                of.writer->stop(stop_reason::sink);
+                of.writer->end(stop_reason::sink);
                 self.settle(of);
             }
         } end{*this, s};
         telling_ = &s;
         end.wants_more = s.sink(event_of(s));
+        if (end.wants_more || !s.taken()) return;
+        s.writer->stop(stop_reason::sink);
+        (void)s.writer->event();  // the end, of which the drafter hears and the sink does not
     }
 
     const model<Shape>* model_;
@@ -339,9 +361,9 @@ private:
     std::size_t n_readings_ = 0;
     std::size_t n_writing_ = 0;                      // of them
     std::size_t n_prompt_rows_ = 0;                  // of the others
-    std::size_t n_requests_ = 0;
     std::size_t asked_ = 0;                          // slot of which next_event asks next
     std::uint64_t n_passes_ = 0;
+    double pass_seconds_ = 0.0;                      // that the pass under way took so far
     std::uint64_t last_id_ = 0;
     const slot* telling_ = nullptr;                  // whose sink is being told; its place is not free before that
 };

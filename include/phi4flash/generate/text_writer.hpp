@@ -59,12 +59,21 @@ public:
                                       const choosing_kernels& kernels = plain_choosing);
 
     /// What is wrong with a prompt that goes into a session with `room` for so many tokens. Errors: see `start`.
-    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const;
+    [[nodiscard]] status refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+        if (prompt.size() > limits_.prompt)
+            return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
+                                 limits_.prompt);
+        return refusal(vocab_, prompt, room);
+    }
+    /// The same of any writer that was made for prompts so long. Errors: invalid_argument (no tokens), context_full, unknown_token.
+    [[nodiscard]] static status refusal(std::size_t vocab, std::span<const std::int32_t> prompt, std::size_t room);
 
     /// Begins a text: `prompt` goes into a session that has `room` for so many tokens. Forgets the text before. `guesses`, if any, must stay
-    /// in place until the text has ended. `policy` says how many of them are read; without one, all.
+    /// in place until the text has ended. `policy` says how many of them are read; without one, all. `place`: where the prompt begins in its
+    /// session. Random numbers are those of a token's place, so that a text which is stopped and goes on is the one that was not stopped.
     /// Errors: invalid_argument (no tokens, more than there is a place for); context_full; unknown_token. Nothing has changed then.
-    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr);
+    [[nodiscard]] status start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses = {}, draft_policy* policy = nullptr,
+                               std::size_t place = 0);
 
     /// Whether it is being written: started, and its end has not been told.
     [[nodiscard]] bool running() const { return running_; }
@@ -96,10 +105,10 @@ public:
         stopped_ = true;
     }
 
-    /// The text is over by an error, of which its host has been told. @since 0.2
-    void fail() {
+    /// The text is over, and its end will not be told. What was told of it the drafter is not told any more.
+    void end(stop_reason reason) {
         running_ = false;
-        summary_.reason = stop_reason::failed;
+        summary_.reason = reason;
     }
 
     /// Whether `event` has something to tell; where it has not, a running text wants another pass.
@@ -184,22 +193,20 @@ PHI4FLASH_BODY result<text_writer> text_writer::create(std::size_t vocab, const 
     });
 }
 
-PHI4FLASH_BODY status text_writer::refusal(std::span<const std::int32_t> prompt, std::size_t room) const {
+PHI4FLASH_BODY status text_writer::refusal(std::size_t vocab, std::span<const std::int32_t> prompt, std::size_t room) {
     if (prompt.empty()) return error::format(errc::invalid_argument, "the prompt has no tokens: want at least one");
-    if (prompt.size() > limits_.prompt)
-        return error::format(errc::invalid_argument, "a prompt of %zu tokens: want at most %zu, as it was made for (text_limits)", prompt.size(),
-                             limits_.prompt);
     if (prompt.size() > room)
         return error::format(errc::context_full, "a prompt of %zu tokens: the session has room for %zu more", prompt.size(), room);
     for (const std::int32_t token : prompt)
-        if (!in_vocabulary(token))
-            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab_ - 1);
+        if (token < 0 || static_cast<std::size_t>(token) >= vocab)
+            return error::format(errc::unknown_token, "token %d: want 0 to %zu", static_cast<int>(token), vocab - 1);
     return {};
 }
 
-PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy) {
+PHI4FLASH_BODY status text_writer::start(std::span<const std::int32_t> prompt, std::size_t room, drafter_ref guesses, draft_policy* policy,
+                                         std::size_t place) {
     if (const status ok = refusal(prompt, room); !ok) return ok;
-    chooser_.restart();
+    chooser_.restart(place + prompt.size());
     for (const std::int32_t token : prompt) chooser_.accept(token);
     if (decoder_) (void)decoder_->flush();
     stops_.restart();
@@ -311,9 +318,12 @@ PHI4FLASH_BODY generation_event text_writer::deliver(std::int32_t token) {
 }
 
 PHI4FLASH_BODY generation_event text_writer::finish() {
-    running_ = false;
-    summary_.reason = *ending_;
-    if (guessed_ < delivered_) drafter_.read(detail::span_of(chosen_).subspan(guessed_, delivered_ - guessed_));
+    // First, as it may throw, and the end is to be told then, too.
+    if (guessed_ < delivered_) {
+        const std::size_t from = std::exchange(guessed_, delivered_);
+        drafter_.read(detail::span_of(chosen_).subspan(from, delivered_ - from));
+    }
+    end(*ending_);
     std::string_view rest;
     if (decoder_ && *ending_ != stop_reason::stop_string && *ending_ != stop_reason::sink) rest = *stops_.finish(decoder_->flush());
     return {.text = rest, .kind = event_kind::end, .reason = *ending_};

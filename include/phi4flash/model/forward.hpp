@@ -29,8 +29,8 @@ public:
 
     /// Whether the session is still where the call left it.
     [[nodiscard]] status refusal() const {
-        if (!past_.disturbed()) return {};
-        return error::format(errc::in_use, "the session was reset by a callback of the call that uses it: do that after the call");
+        if (!past_.disturbed() && !past_.replaced()) return {};
+        return error::format(errc::in_use, "the session was reset or moved by a callback of the call that uses it: do that after the call");
     }
 
 private:

@@ -61,6 +61,7 @@ public:
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
+        if (r.past->context() == 0) return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -105,6 +106,8 @@ public:
             return error::format(errc::invalid_argument, "a pass over %zu %s: the workspace has room for %zu (workspace_options)", want, what, have);
         };
         if (rows > w.chunk()) return too_many("tokens", rows, w.chunk());
+        if (states > w.states.count && readings.size() == 1 && readings[0].choices == 1)
+            return room_for_states(w, *readings[0].past, readings[0].tokens);
         if (states > w.states.count) return too_many("states", states, w.states.count);
         if (wanted > logits.count || (wanted != 0 && logits.stride < m.shape().vocab()))
             return error::format(errc::invalid_argument, "a pass over %zu rows of logits of %zu: there is room for %zu of %zu", wanted,
@@ -130,9 +133,10 @@ public:
     }
 
     /// Computes a piece: a layer's mixer, half of its MLP, or a slice of the output matrix. False when there is nothing left to do. What the
-    /// executor throws passes through; the pass is then over.
+    /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
+        if (work_ != nullptr && any_replaced()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
@@ -185,11 +189,13 @@ public:
         if (!done() || i >= n_texts_)
             return error::format(errc::invalid_argument, "commit: want one of %zu readings of a pass that is done", n_texts_);
         text& t = work_->texts[i];
+        if (t.choices == 0) return error::format(errc::invalid_argument, "commit: reading %zu is committed already", i);
         const std::size_t least = t.count - t.choices + 1;
-        if (t.choices == 0 || n < least || n > t.count)
-            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of a reading that is not committed, have %zu", least,
-                                 t.count, n);
+        if (n < least || n > t.count)
+            return error::format(errc::invalid_argument, "commit: want %zu to %zu tokens of the reading, have %zu", least, t.count, n);
         session<Shape, Kv>& s = *t.past;
+        if (s.replaced())
+            return error::format(errc::in_use, "commit: the session was moved while the pass was reading into it: do that before, or after");
         if (s.disturbed())
             return error::format(errc::in_use, "commit: the session was reset while the pass was reading into it: do that before, or after");
         if (t.kept > 1) {  // else it is in place
@@ -220,6 +226,17 @@ public:
     /// The residual stream: of all tokens, and after the full attention layer of those whose logits are wanted.
     [[nodiscard]] rows_view<const float> residual() const { return x_; }
 
+    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
+    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
+        if (want <= w.states.count) return {};
+        return error::format(errc::invalid_argument,
+                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
+                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
+    }
+    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
+    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
+
 private:
     using text = text_in_pass<Shape, Kv>;
     enum class piece : std::uint8_t { mixer, mlp_in, mlp_out, head, logits, done, broken };
@@ -238,12 +255,16 @@ private:
         return {n_texts_, make};
     }
 
+    [[nodiscard]] bool any_replaced() const {
+        for (std::size_t i = 0; i < n_texts_; ++i)
+            if (work_->texts[i].past->replaced()) return true;
+        return false;
+    }
+
     /// States that a reading keeps: those the commit may choose from, and those that can be gone back to from there.
     [[nodiscard]] static std::size_t kept_of(const reading_type& r) {
         return (std::min)(r.tokens.size(), r.choices + r.past->undo());
     }
-    /// How many of them the workspace keeps: one alone is written where the session has room for it.
-    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
 
     /// Gives every text its rows, and every row its token's embedding.
     void place(std::span<const reading_type> readings) {

@@ -12,7 +12,7 @@ PHI4FLASH_BEGIN
 namespace detail {
 
 [[nodiscard]] inline snapshot_header states_header(snapshot_header h = {}) {
-    std::memcpy(h.magic, "p4state\n", sizeof h.magic);
+    std::memcpy(h.magic, states_magic, sizeof h.magic);
     return h;
 }
 
@@ -46,7 +46,8 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
-    return sizeof(detail::snapshot_header) + detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window}) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window})) +
+           detail::snapshot_trailer;
 }
 
 /// Writes the states of a session as it is now, piece by piece; nothing is allocated. `weights` and `sink`: see save_snapshot. Errors: the sink's

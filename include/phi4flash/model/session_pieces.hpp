@@ -79,10 +79,11 @@ bool each_state_piece(const session<Shape, Kv>& s, const session_extent& of, Vis
             return false;
     return true;
 }
+/// Bytes of that; of an extent that a file claims it may be more than there is memory for, on 32 bits.
 template <class Kv>
-[[nodiscard]] constexpr std::size_t state_bytes(const sambay_shape& s, const session_extent& of) {
-    return of.states() * states_of(s).numbers() * sizeof(float) +
-           layer_plan(s.n_layers).n_window() * of.window_rows() * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
+[[nodiscard]] constexpr std::uint64_t state_bytes(const sambay_shape& s, const session_extent& of) {
+    return std::uint64_t{of.states()} * states_of(s).numbers() * sizeof(float) +
+           std::uint64_t{layer_plan(s.n_layers).n_window()} * of.window_rows() * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// The full layer's K/V of the tokens [from, to).

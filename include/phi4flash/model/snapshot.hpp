@@ -66,6 +66,12 @@ inline constexpr std::size_t snapshot_trailer = sizeof(std::uint64_t);
     return error::format(errc::wrong_checksum, "the saved session was altered since it was written: its checksum does not fit");
 }
 
+/// How saved states begin: model/saved_states.hpp.
+inline constexpr char states_magic[8] = {'p', '4', 's', 't', 'a', 't', 'e', '\n'};
+
+/// For bytes that do not begin as `like` does.
+[[nodiscard]] PHI4FLASH_BODY error no_snapshot(std::span<const std::byte> bytes, const snapshot_header& like);
+
 /// The header's own truth. Errors: see inspect_snapshot.
 [[nodiscard]] PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like = {});
 
@@ -85,8 +91,8 @@ template <class Answer>
 }
 
 template <class Kv>
-[[nodiscard]] constexpr std::size_t payload_bytes(const sambay_shape& s, const session_extent& of) {
-    return state_bytes<Kv>(s, of) + of.position * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
+[[nodiscard]] constexpr std::uint64_t payload_bytes(const sambay_shape& s, const session_extent& of) {
+    return state_bytes<Kv>(s, of) + std::uint64_t{of.position} * kv_bytes<Kv>(head_layout_of(extents<any_sambay>::of(s)));
 }
 
 /// In the order of the file.
@@ -105,7 +111,7 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
 
 /// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
-[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::size_t payload) {
+[[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::uint64_t payload) {
     for (std::size_t i = 0; i < extent_count; ++i) {
         const auto [name, want] = extent_at(s.shape(), i);
         if (const std::size_t have = extent_at(info.shape, i).value; have != want)
@@ -116,9 +122,9 @@ template <sambay_shape Shape, class Kv>
     if (info.weights != weights)
         return error::format(errc::wrong_weights, "the saved session belongs to other weights of this shape: want %016llx, have %016llx",
                              static_cast<unsigned long long>(weights.value), static_cast<unsigned long long>(info.weights.value));
-    if (const std::size_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
-        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %zu for %zu tokens", info.bytes, want,
-                             info.position);
+    if (const std::uint64_t want = sizeof(snapshot_header) + payload + snapshot_trailer; info.bytes != want)
+        return error::format(errc::bad_value, "the saved session says that it has %zu bytes: want %llu for %zu tokens", info.bytes,
+                             static_cast<unsigned long long>(want), info.position);
     if (info.position > s.context())
         return error::format(errc::context_full, "the saved session has read %zu tokens: want room for them, have a context of %zu", info.position,
                              s.context());
@@ -144,7 +150,7 @@ template <sambay_shape Shape, class Kv>
 
 /// Header, pieces, trailer. `each(put)` calls `put(memory, bytes)` for all pieces, until that returns false. Errors: see save_snapshot.
 template <class Each, class Sink>
-[[nodiscard]] status write_pieces(snapshot_header header, std::size_t payload, Each&& each, Sink&& sink) {
+[[nodiscard]] status write_pieces(snapshot_header header, std::uint64_t payload, Each&& each, Sink&& sink) {
     header.bytes = sizeof header + payload + snapshot_trailer;
     header.checksum = checksum_of(header);
     status outcome;
@@ -234,10 +240,21 @@ template <sambay_shape Shape, class Kv, class Get>
 }
 
 #if PHI4FLASH_BODIES
+PHI4FLASH_COLD_BODY error no_snapshot(std::span<const std::byte> bytes, const snapshot_header& like) {
+    const auto begins = [](std::span<const std::byte> b, const char* magic) { return std::memcmp(b.data(), magic, sizeof like.magic) == 0; };
+    const bool wants_states = std::memcmp(like.magic, states_magic, sizeof like.magic) == 0;
+    if (wants_states && begins(bytes, snapshot_header().magic))
+        return error::format(errc::bad_magic, "this is a whole saved session: restore_snapshot takes it, restore_states wants states alone");
+    if (!wants_states && begins(bytes, states_magic))
+        return error::format(errc::bad_magic, "these are the saved states of a session alone: restore_states takes them, restore_snapshot wants a "
+                                              "whole session");
+    return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+}
+
 PHI4FLASH_BODY result<snapshot_info> read_header(std::span<const std::byte> bytes, const snapshot_header& like) {
     snapshot_header h;
     const bool known = bytes.size() >= sizeof h.magic && std::memcmp(bytes.data(), like.magic, sizeof h.magic) == 0;
-    if (!known && bytes.size() >= sizeof h.magic) return error::format(errc::bad_magic, "this is no saved session: it does not begin like one");
+    if (!known && bytes.size() >= sizeof h.magic) return no_snapshot(bytes, like);
     if (bytes.size() < sizeof h) return snapshot_cut_off(sizeof h, bytes.size());
     std::memcpy(&h, bytes.data(), sizeof h);
     if (h.version > snapshot_version)
@@ -285,7 +302,8 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
-    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo)) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo))) +
+           detail::snapshot_trailer;
 }
 
 /// The same of a full session, before there is one: SIZE_MAX where there can be none. `shape` breaks no rule (is_complete), and undo is at most
@@ -295,7 +313,7 @@ template <class Kv = bf16>
     // A session has all that and one state more, so what follows is less.
     if (session<any_sambay, Kv>::bytes(extents<any_sambay>::of(shape), options) == SIZE_MAX) return SIZE_MAX;
     const detail::session_extent of{options.context, options.context - options.undo, shape.window};
-    return sizeof(detail::snapshot_header) + detail::payload_bytes<Kv>(shape, of) + detail::snapshot_trailer;
+    return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(shape, of)) + detail::snapshot_trailer;
 }
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's

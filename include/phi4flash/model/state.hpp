@@ -5,6 +5,7 @@
 #include <phi4flash/model/model.hpp>
 
 #include <algorithm>
+#include <utility>
 
 PHI4FLASH_BEGIN
 
@@ -60,8 +61,8 @@ struct session_places {
 }  // namespace detail
 
 /// The state of one text: Mamba states, the windows' K/V, and the full layer's K/V for up to `context` tokens. Kv is the
-/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Movable while no pass reads into
-/// it; used by one thread at a time.
+/// element type of K/V: bf16, float (twice the memory), or kv_int8 (half of it, see core/kv_format.hpp). Used by one thread at a
+/// time.
 ///
 /// What a pass changes, it changes at the end (pass::commit). Until then it writes only where nothing reads: keys of the full layer behind
 /// position(), and the states that would follow in a place that holds none.
@@ -113,15 +114,34 @@ public:
     static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, const session_options& options) {
         if (const status ok = refusal(options); !ok) return ok.error();
         const std::size_t want = bytes(m, options);
-        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
-            return error::format(errc::invalid_argument, "session memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
-                                 memory.size());
+        if (const status ok = detail::check_memory(memory, want, "session"); !ok) return ok.error();
         session s;
         s.attach(memory.first(want), m, options);
         return s;
     }
     static result<session> create_in(std::span<std::byte> memory, const model<Shape>& m, std::size_t context) {
         return create_in(memory, m, session_options{.context = context});
+    }
+
+    /// Without room for any token.
+    session() = default;
+    session(session&& other) noexcept { *this = std::move(other); }
+    /// What was moved from has no room for any token, and fits no model. A pass that reads into either of the two computes no further, and what it
+    /// has found out is dropped: a text that was under way here goes on if the new session stands where the old one did, else it ends (in_use).
+    session& operator=(session&& other) noexcept {
+        if (this == &other) return *this;
+        own_ = std::move(other.own_);
+        at_ = std::exchange(other.at_, {});
+        heads_ = other.heads_;
+        shape_ = std::exchange(other.shape_, {});
+        first_slot_ = other.first_slot_;
+        position_ = std::exchange(other.position_, 0);
+        oldest_ = std::exchange(other.oldest_, 0);
+        context_ = std::exchange(other.context_, 0);
+        undo_ = other.undo_;
+        replaced_ = busy_;
+        other.replaced_ = other.busy_;
+        return *this;
     }
 
     /// Forgets everything: the next token is the first of a new text. A pass, or a call whose callback this is, then cannot be committed
@@ -210,10 +230,12 @@ public:
         oldest_ = oldest;
     }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
+    /// Its memory is not what it was when the pass began: it was moved from, or to.
+    [[nodiscard]] bool replaced() const { return replaced_; }
     [[nodiscard]] bool busy() const { return busy_; }
     void set_busy(bool busy) {
         busy_ = busy;
-        disturbed_ = false;
+        disturbed_ = replaced_ = false;
     }
 
 private:
@@ -240,8 +262,9 @@ private:
     std::size_t oldest_ = 0;
     std::size_t context_ = 0;
     std::size_t undo_ = 0;
-    bool busy_ = false;       // a pass or a call uses it
+    bool busy_ = false;       // a pass or a call uses it, in this place
     bool disturbed_ = false;  // and it was reset meanwhile
+    bool replaced_ = false;
 };
 
 /// A session in a pass: which rows it has, and where its kept states are. @since 0.2
@@ -358,12 +381,24 @@ public:
     static result<workspace> create_in(std::span<std::byte> memory, const model<Shape>& m, const workspace_options& options = {}) {
         if (const status ok = refusal(options); !ok) return ok.error();
         const std::size_t want = bytes(m, options);
-        if (memory.size() < want || reinterpret_cast<std::uintptr_t>(memory.data()) % block_alignment != 0)
-            return error::format(errc::invalid_argument, "workspace memory: want %zu bytes aligned to %zu, have %zu", want, block_alignment,
-                                 memory.size());
+        if (const status ok = detail::check_memory(memory, want, "workspace"); !ok) return ok.error();
         workspace w;
         w.attach(memory.first(want), m, options);
         return w;
+    }
+
+    /// Without room for any token.
+    workspace() = default;
+    workspace(workspace&& other) noexcept { *this = std::move(other); }
+    /// What was moved from has no room for any token, and fits no model.
+    workspace& operator=(workspace&& other) noexcept {
+        detail::workspace_places<Shape, Kv>::operator=(other);
+        with = other.with;
+        own_ = std::move(other.own_);
+        shape_ = std::exchange(other.shape_, {});
+        chunk_ = std::exchange(other.chunk_, 0);
+        busy_ = other.busy_;
+        return *this;
     }
 
     [[nodiscard]] std::size_t chunk() const { return chunk_; }

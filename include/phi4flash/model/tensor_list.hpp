@@ -54,7 +54,9 @@ public:
     constexpr void enter_layer(std::size_t) {}
     constexpr void leave_layers() {}
     constexpr matrix_view matrix(const char* name, std::size_t rows, std::size_t cols) {
-        weights_ += matrix_bytes(types_.of_matrix(name, rows, cols), rows, cols);
+        const dtype type = types_.of_matrix(name, rows, cols);
+        const std::size_t block = is_packed(type) ? packed_rows : 1;  // all of it may be more than 32 bits count
+        weights_ += std::uint64_t{rows / block} * matrix_bytes(type, block, cols);
         return {};
     }
     template <class... Change>

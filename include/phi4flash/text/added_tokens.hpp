@@ -1,5 +1,6 @@
 #pragma once
 /// Added tokens: markers that are found in the text before it is split, with the rules of Hugging Face's `AddedToken`.
+#include <phi4flash/core/plain_name.hpp>
 #include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/core/span_of.hpp>
 #include <phi4flash/text/byte_trie.hpp>
@@ -89,7 +90,7 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
         if (!ok && ok.error().code() == errc::out_of_memory) return ok;
         if (!ok)
             return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
-                                 tokens[i].content.c_str());
+                                 plain_name(tokens[i].content).c_str());
         sorted.push_back(i);
     }
     detail::sort_once(sorted, [&](std::uint32_t a, std::uint32_t b) { return contents[a] < contents[b]; });

@@ -1,6 +1,7 @@
 #pragma once
 /// The tokenizer: text to ids and back. Byte-level BPE with a split pattern, added tokens, and normalization before all that where the
 /// vocabulary wants it.
+#include <phi4flash/core/plain_name.hpp>
 #include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/core/span_of.hpp>
 #include <phi4flash/text/added_tokens.hpp>
@@ -388,12 +389,12 @@ PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) 
         const status ok = contents.add(i, t.content);
         if (!ok && ok.error().code() == errc::out_of_memory) return ok;
         if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", t.content.c_str());
+            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
         const std::string_view in_vocabulary = strings.bytes_of(t.id);
         const std::uint32_t id_there = strings.find(t.content);
         if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
             return error::format(errc::bad_vocabulary, "added token '%s' has id %u, which contradicts the vocabulary",
-                                 t.content.c_str(), detail::for_print(t.id));
+                                 detail::plain_name(t.content).c_str(), detail::for_print(t.id));
     }
     return {};
 }

@@ -2,6 +2,7 @@
 /// The strings of a vocabulary: one blob of bytes, offsets by id, and an index from bytes to id.
 #include <phi4flash/core/out_of_memory.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -75,8 +76,8 @@ public:
     /// Makes room for `ids` strings of `bytes` in all. Errors: out_of_memory.
     [[nodiscard]] status reserve(std::size_t ids, std::size_t bytes);
 
-    /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken); out_of_memory.
-    /// Nothing has changed then.
+    /// Gives an id its string. Errors: bad_vocabulary (empty or oversized string, id out of range or taken, string taken, strings that were made to
+    /// share a hash); out_of_memory. Nothing has changed then.
     [[nodiscard]] status add(std::size_t id, std::string_view bytes) {
         return detail::or_out_of_memory("add a token to the vocabulary", [&] { return insert(id, bytes); });
     }
@@ -105,6 +106,9 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
+    /// Looked at for one string, at most. In a table that is half full nobody is that far from the own place by chance.
+    static constexpr std::size_t max_probes = 256;
+
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
@@ -132,11 +136,15 @@ PHI4FLASH_BODY status vocabulary::check_tables() {
                                  detail::for_print(size), detail::for_print(offset), blob_.size());
         count_ += size != 0 ? 1 : 0;
     }
-    std::size_t used = 0, beyond = 0;
+    std::size_t used = 0, beyond = 0, run = 0, longest = 0;
     for (const std::uint32_t id : index_) {
         used += id != no_token ? 1u : 0u;
         beyond += id != no_token && id >= places_.size() ? 1u : 0u;
+        run = id != no_token ? run + 1 : 0;
+        longest = (std::max)(longest, run);
     }
+    if (longest > 4 * max_probes)
+        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", longest, 4 * max_probes);
     if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
         return error::format(errc::bad_vocabulary,
                              "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
@@ -158,7 +166,10 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     if ((count_ + 1) * 2 > index_.size()) rebuild_index(count_ + 1);
     const std::size_t mask = index_.size() - 1;
     std::size_t i = slot_of(bytes);
-    for (; index_[i] != no_token; i = (i + 1) & mask) {
+    for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
+        if (++probes > max_probes)
+            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of more than %zu others: want strings that were not made for that", id,
+                                 max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());

@@ -180,7 +180,7 @@ TEST_CASE("io/mapped_file: a file system that refuses shared maps, or all of the
         CHECK(std::string_view(reinterpret_cast<const char*>(got->bytes.data()), got->bytes.size()) == content);
         if (private_maps) detail::release_pages(got->bytes);
         CHECK(got->bytes[9999] == std::byte{'x'});
-        detail::unmap_file(got->bytes);
+        detail::unmap_file(got->bytes, false);
     }
     check_error(open_where(ENOMEM, false), errc::out_of_memory, {"a.bin", "cannot be mapped"});
 }
@@ -322,7 +322,8 @@ TEST_CASE("io/mapped_file: parts that are not there") {
     check_error(mapped_file::open(file_part{file.fd, 1, UINT64_MAX - 1, "a.pak"}), errc::file_incomplete, {"a.pak"});
     check_error(mapped_file::open(file_part{file.fd, 5, UINT64_MAX, "a.pak"}), errc::file_empty, {"a.pak"});
     check_error(mapped_file::open(file_part{file.fd, 0, 0, "a.pak"}), errc::file_empty, {"a.pak"});
-    check_error(mapped_file::open(file_part{-1, 0, UINT64_MAX, "gone"}), errc::file_unreadable, {"gone"});
+    check_error(mapped_file::open(file_part{-1, 0, UINT64_MAX, "gone"}), errc::invalid_argument, {"gone", "open for reading"});
+    check_error(mapped_file::open(file_part{}), errc::invalid_argument, {"the file", "open for reading"});
     int pipe[2] = {-1, -1};
     REQUIRE(::pipe(pipe) == 0);
     check_error(mapped_file::open(file_part{pipe[0], 0, UINT64_MAX, "a pipe"}), errc::file_unreadable, {"a pipe", "regular file"});

@@ -198,7 +198,7 @@ TEST_CASE("io/gguf_model: keys that are missing or wrong") {
     check_error(with(detail::packed_eps_key, std::nanf("")), errc::not_finite, {detail::packed_eps_key});
     check_error(with(detail::packed_eps_key, 1e300), errc::not_finite, {detail::packed_eps_key});
     check_error(with("phi4flash.block_count", 6), errc::bad_extent, {"n_layers", "multiple of 4"});
-    check_error(with("tokenizer.ggml.eos_token_id", 280), errc::unknown_token, {"280"});
+    check_error(with("tokenizer.ggml.eos_token_id", 280), errc::unknown_token, {"key 'tokenizer.ggml.eos_token_id'", "280"});
     check_error(with("phi4flash.generation.do_sample", 1), errc::wrong_value_type, {"do_sample", "want boolean"});
     check_error(with("phi4flash.generation.top_k", std::int64_t{-1}), errc::wrong_value_type, {"top_k"});
     check_error(with("phi4flash.generation.stop_ids", 7), errc::wrong_value_type, {"stop_ids", "list of u32", "have i32"});

@@ -160,9 +160,16 @@ TEST_CASE("io/checkpoint_index: its JSON") {
     check_error(read_checkpoint_index("{}"), errc::json_missing_key, {"weight_map"});
     check_error(read_checkpoint_index(R"({"weight_map":[]})"), errc::json_wrong_type, {"weight_map"});
     check_error(read_checkpoint_index(R"({"weight_map":{}})"), errc::index_mismatch, {"no tensor"});
-    check_error(read_checkpoint_index(R"({"weight_map":{"a":1}})"), errc::json_wrong_type, {"'a'", "have 1"});
+    check_error(read_checkpoint_index(R"({"weight_map":{"a":1}})"), errc::json_wrong_type, {"'a'", "have a number"});
     check_error(read_checkpoint_index(R"({"weight_map":{"a":"m","a":"n"}})"), errc::json_duplicate_key, {"'a'"});
-    check_error(read_checkpoint_index(R"({"weight_map":)"), errc::json_syntax, {"byte "});
+    check_error(read_checkpoint_index(R"({"weight_map":)"), errc::file_incomplete, {"byte "});
+    check_error(read_checkpoint_index(R"({"weight_map":})"), errc::json_syntax, {"byte "});
+    check_error(read_checkpoint_index(R"(["weight_map"])"), errc::json_wrong_type, {"the index: want an object, have a list"});
+    check_error(read_checkpoint_index(R"({"weight_map":{"a":{"b":"m"}}})"), errc::json_wrong_type, {"'a': want the name of a file, have an object"});
+    check_error(read_checkpoint_index(R"({"weight_map":{"a":["m"]}})"), errc::json_wrong_type, {"'a': want the name of a file, have a list"});
+    check_error(read_checkpoint_index(R"({"metadata":{"weight_map":{"a":"m"}}})"), errc::json_missing_key, {"weight_map"});
+    check_error(read_checkpoint_index("{\"weight_map\":{\"a\":\"" + std::string(checkpoint_index_limits.bytes, 'm') + "\"}}"), errc::json_too_large);
+    require_value(read_checkpoint_index(R"({"metadata":{"total_size":1,"x":[{"weight_map":[]},null]},"weight_map":{"a":"m"},"more":{"a":1}})"));
     const auto index = read_checkpoint_index(index_of({{"b", "m-2"}, {"a", "m-1"}, {"c", "m-1"}}));
     require_value(index);
     CHECK(index->shards == std::vector<std::string>{"m-1", "m-2"});
@@ -184,7 +191,9 @@ TEST_CASE("io/checkpoint: from bytes that the host owns") {
     check_error(checkpoint::from_memory(config_json, twice), errc::duplicate_name, {"file 0 and file 1 have both tensor 'b'"});
     const std::vector<std::span<const std::byte>> broken = {one, std::span(two).first(9)};
     check_error(checkpoint::from_memory(config_json, broken), errc::file_incomplete, {"file 1: "});
-    check_error(checkpoint::from_memory("{", files), errc::json_syntax, {"config.json: "});
+    check_error(checkpoint::from_memory("{", files), errc::file_incomplete, {"config.json: "});
+    check_error(checkpoint::from_memory("{]", files), errc::json_syntax, {"config.json: "});
+    check_error(checkpoint::from_memory(config_json, {}), errc::invalid_argument, {"have none"});
 
     const std::string_view names[] = {"m-1.safetensors", "m-2.safetensors"};
     require_value(checkpoint::from_memory(config_json, files, {}, {}, names));

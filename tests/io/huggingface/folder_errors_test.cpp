@@ -149,11 +149,14 @@ TEST_CASE("io/folder_errors: the tokenizer, and no folder at all") {
 }
 
 TEST_CASE("io/folder_errors: in memory there is no path, only the name") {
-    check_error(checkpoint::from_memory("{}", {}), errc::json_missing_key, {"config.json: "});
-    const std::string config = *read_file(golden::folder_of("f32-8l") / "config.json", std::size_t{1} << 20);
-    check_error(checkpoint::from_memory(config, {}, "[]"), errc::json_wrong_type, {"generation_config.json: "});
+    const fs::path folder = golden::folder_of("f32-8l");
+    const std::string weights = *read_file(folder / "model.safetensors", std::size_t{1} << 26);
+    const std::span<const std::byte> files[] = {std::as_bytes(std::span(weights))};
+    check_error(checkpoint::from_memory("{}", files), errc::json_missing_key, {"config.json: "});
+    const std::string config = *read_file(folder / "config.json", std::size_t{1} << 20);
+    check_error(checkpoint::from_memory(config, files, "[]"), errc::json_wrong_type, {"generation_config.json: "});
     const std::string unknown = replaced(config, "{", "{\"hidden_sizes\": 3, ");
-    check_error(checkpoint::from_memory(unknown, {}), errc::json_unknown_key, {"hidden_sizes"});
-    require_value(checkpoint::from_memory(unknown, {}, {}, {.ignore_unknown_keys = true}));
+    check_error(checkpoint::from_memory(unknown, files), errc::json_unknown_key, {"hidden_sizes"});
+    require_value(checkpoint::from_memory(unknown, files, {}, {.ignore_unknown_keys = true}));
 }
 #endif

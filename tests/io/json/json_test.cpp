@@ -17,14 +17,23 @@ TEST_CASE("io/json: a document as a value") {
 
 TEST_CASE("io/json: syntax errors say at which byte") {
     check_error(read_json(R"({"a": 1,})"), errc::json_syntax, {"byte 9", "object key"});
-    for (const char* text : {"", " ", "{", "[1,2", "{\"a\" 1}", "nul", "NaN", "[1]x", "[01]", "[1.]", "\"\\x\"", "\"\xff\"",
-                             "// c\n1", "'a'", "[\"a\nb\"]"}) {
+    for (const char* text : {"{\"a\" 1}", "NaN", "[1]x", "[1]1", "[1]]", "[01]", "[1.]", "\"\\x\"", "\"\xff\"", "// c\n1", "'a'", "[\"a\nb\"]"}) {
         CAPTURE(text);
         check_error(read_json(text), errc::json_syntax, {"byte ", "not JSON"});
     }
     check_error(read_json(std::string_view("{}\0[", 4)), errc::json_syntax, {"byte 3", "NUL"});
     check_error(read_json("[1e400]"), errc::json_bad_number, {"byte 6: want a number that a double can hold", "1e400"});
     check_error(read_json("[-1e400]"), errc::json_bad_number, {"byte 7: want a number that a double can hold", "-1e400"});
+}
+
+TEST_CASE("io/json: a text that ends too early is told from one that is wrong") {
+    const std::string whole = R"({"text": "\u00e9 \" \\ \xc3\xa9", "list": [1, -2.5e3, true, null, {}], "last": {"a": []}})";
+    const std::string text = whole.substr(0, whole.find("\\xc3")) + "\xc3\xa9" + whole.substr(whole.find("\\xc3") + 8);
+    require_value(read_json(text));
+    for (std::size_t cut = 0; cut < text.size(); ++cut) {
+        CAPTURE(cut);
+        check_error(read_json(text.substr(0, cut)), errc::file_incomplete, {"byte ", "ends too early", "download"});
+    }
 }
 
 TEST_CASE("io/json: size, depth and duplicate keys") {

@@ -47,11 +47,11 @@ public:
     /// other way. Errors: file_unwritable, naming the path and the system's reason; out_of_memory.
     static result<file_writer> create(const std::filesystem::path& path, bool nameless = true);
 
-    /// Appends. Errors: file_unwritable, out_of_memory.
+    /// Appends. Errors: file_unwritable, out_of_memory; invalid_argument after `commit`.
     status write(std::span<const std::byte> bytes);
     status write(std::string_view text) { return write(detail::bytes_of_text(text)); }
 
-    /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory.
+    /// Gives the file its name, replacing one that has it. Errors: file_unwritable, out_of_memory; invalid_argument the second time.
     status commit();
 
     /// Whether the bytes go to a device, a FIFO or a descriptor, and not into a file that replaces another. @since 0.2
@@ -69,6 +69,7 @@ private:
 
     status open(bool nameless);
 
+    [[nodiscard]] status check_open() const;
     void write_all(std::span<const std::byte> bytes);
 
     std::size_t keep(std::span<const std::byte> bytes) {
@@ -113,6 +114,7 @@ PHI4FLASH_BODY result<file_writer> file_writer::create(const std::filesystem::pa
 }
 
 PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
+    if (const status ok = check_open(); !ok) return ok;
     while (so_far_ && bytes.size() >= room_ - used_) {
         if (used_ == 0) {
             const std::size_t whole = bytes.size() / room_ * room_;
@@ -127,7 +129,13 @@ PHI4FLASH_BODY status file_writer::write(std::span<const std::byte> bytes) {
     return so_far_;
 }
 
+PHI4FLASH_BODY status file_writer::check_open() const {
+    if (descriptor_ >= 0 || !so_far_) return {};
+    return error::format(errc::invalid_argument, "%s: it is complete: after commit nothing can be written", printable(asked_).c_str());
+}
+
 PHI4FLASH_BODY status file_writer::commit() {
+    if (const status ok = check_open(); !ok) return ok;
     flush();
     if (so_far_) so_far_ = detail::or_out_of_memory("name a file", [&] { return give_name(); });
     return so_far_;

@@ -33,6 +33,8 @@ __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsign
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
 #endif
 __declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, decltype(sizeof(0)), unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, decltype(sizeof(0)), unsigned long);
 __declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
 __declspec(dllimport) unsigned long __stdcall GetFileType(void*);
 __declspec(dllimport) int __stdcall CloseHandle(void*);
@@ -42,8 +44,8 @@ __declspec(dllimport) unsigned long __stdcall GetLastError(void);
 
 PHI4FLASH_BEGIN
 
-/// How a file becomes memory. All wishes: what a system cannot do is left out, and mapped_file says what was got. On Windows files are
-/// mapped, and nothing else of this is done but `populate`.
+/// How a file becomes memory. `copy` is done or refused; the others are wishes: what a system cannot do is left out, and mapped_file says
+/// what was got. (Windows: `pages` and `reread` do nothing.)
 struct mapping_options {
     /// Huge pages are asked for before anything is read. Of a map they come from file systems that cache files in pages so large, where
     /// the file is not yet cached in small ones (docs/loading.md); of a copy from any.
@@ -54,7 +56,7 @@ struct mapping_options {
     bool reread = false;
     /// Read the file into memory of this program's own instead. It costs as much memory as the file is long, which no other program
     /// shares and the system cannot drop, while a map costs nothing that the system could not take back; and opening takes as
-    /// long as reading. Afterwards the file may change or go.
+    /// long as reading. Afterwards the file may change or go. out_of_memory where there is no memory for it.
     bool copy = false;
     /// Read all of the map when it is opened, and not when it is first looked at, and move it into huge pages where the kernel does
     /// that to a cache that has it in small ones. Left out where the file is larger than the machine's memory.
@@ -64,15 +66,19 @@ struct mapping_options {
 #if defined(_WIN32)
 /// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
 using native_file = void*;
+/// None. @since 0.2
+inline constexpr native_file no_native_file = nullptr;
 #else
 /// How a system names an open file: a HANDLE, or a descriptor. @since 0.2
 using native_file = int;
+/// None. @since 0.2
+inline constexpr native_file no_native_file = -1;
 #endif
 
 /// A file that the host has opened for reading, or a part of it, as in a pak or an APK. It stays the host's, which may close it as soon as
 /// it has been opened here. `name` is for sentences, in UTF-8. @since 0.2
 struct file_part {
-    native_file file{};
+    native_file file = no_native_file;
     std::uint64_t offset = 0;
     std::uint64_t bytes = UINT64_MAX;  ///< UINT64_MAX: to the end of the file
     std::string_view name = "the file";
@@ -109,6 +115,10 @@ struct file_bytes {
     const auto target = std::filesystem::read_symlink(path, failed);
     return error::format(errc::file_not_found, "%s: a link to %s, which is not there: download the model again",
                          printable(path).c_str(), printable(target).c_str());
+}
+
+[[nodiscard]] inline error no_memory_to_read(const std::filesystem::path& path, std::size_t bytes) {
+    return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), bytes);
 }
 
 [[nodiscard]] inline error no_path() { return error::format(errc::invalid_argument, "path: want the name of a file, have an empty one"); }
@@ -154,8 +164,33 @@ struct scoped_handle {
     void* value;
 };
 
+/// What a map shows, in memory of its own.
+[[nodiscard]] inline result<file_bytes> copy_map(const std::filesystem::path& path, std::span<const std::byte> from, progress_ref tell) {
+    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4, release = 0x8000;
+    constexpr std::size_t most = std::size_t{32} << 20;
+    auto* const place = static_cast<std::byte*>(VirtualAlloc(nullptr, from.size(), commit_and_reserve, read_write));
+    if (place == nullptr) return no_memory_to_read(path, from.size());
+    for (std::size_t at = 0; at < from.size();) {
+        const std::size_t n = (std::min)(most, from.size() - at);
+        std::memcpy(place + at, from.data() + at, n);
+        at += n;
+        if (tell(at, from.size())) continue;
+        VirtualFree(place, 0, release);
+        return opening_stopped(path, at, from.size());
+    }
+    return file_bytes{.bytes = {place, from.size()}, .copied = true};
+}
+
+inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
+    if (copied) {
+        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, 0x8000);
+    } else {
+        UnmapViewOfFile(bytes.data());
+    }
+}
+
 [[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
-                                                 const mapping_options&, progress_ref) {
+                                                 const mapping_options& options, progress_ref tell) {
     constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
     constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
     if (GetFileType(file) != disk_file) return not_a_file(path);
@@ -163,9 +198,6 @@ struct scoped_handle {
     if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
     const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
     if (!bytes) return bytes.error();
-    if (offset % part_alignment != 0)
-        return error::format(errc::invalid_argument, "%s: want a part that begins at a multiple of %llu, have byte %llu", printable(path).c_str(),
-                             static_cast<unsigned long long>(part_alignment), static_cast<unsigned long long>(offset));
     const auto before = static_cast<std::size_t>(offset % granularity);
     const auto place = offset - before;
     const auto count = static_cast<std::size_t>(*bytes);
@@ -175,7 +207,11 @@ struct scoped_handle {
     const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
                                            static_cast<unsigned long>(place & 0xffffffffu), before + count);
     if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    return file_bytes{.bytes = {static_cast<const std::byte*>(data) + before, count}, .before = before};
+    const std::span<const std::byte> part(static_cast<const std::byte*>(data) + before, count);
+    if (!options.copy && offset % part_alignment == 0) return file_bytes{.bytes = part, .before = before};
+    const auto copied = copy_map(path, part, tell);
+    UnmapViewOfFile(data);
+    return copied;
 }
 
 [[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
@@ -191,7 +227,6 @@ struct scoped_handle {
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
-inline void unmap_file(std::span<const std::byte> bytes) { UnmapViewOfFile(bytes.data()); }
 inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
 [[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
 [[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
@@ -269,11 +304,9 @@ struct scoped_descriptor {
 template <class Map>
 [[nodiscard]] result<file_bytes> map_or_copy(const std::filesystem::path& path, int fd, std::uint64_t offset, std::size_t size, std::size_t before,
                                              const mapping_options& options, progress_ref tell, Map&& map) {
-    const bool aligned = offset % part_alignment == 0;
-    if (options.copy || !aligned) {
+    if (options.copy || offset % part_alignment != 0) {
         const auto copied = copy_file(path, fd, offset, size, options.pages, tell);
-        if (!copied || copied->copied) return copied;
-        if (!aligned) return error::format(errc::out_of_memory, "%s: no memory to read its %zu bytes into", printable(path).c_str(), size);
+        return !copied || copied->copied ? copied : no_memory_to_read(path, size);
     }
     void* data = map(MAP_SHARED);
     if (data == MAP_FAILED) data = map(MAP_PRIVATE);
@@ -318,7 +351,7 @@ template <class Map>
     return map_part(path, file.value, 0, UINT64_MAX, options, tell);
 }
 
-inline void unmap_file(std::span<const std::byte> bytes) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
+inline void unmap_file(std::span<const std::byte> bytes, bool /*copied*/) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
 #endif
 }  // namespace detail
 
@@ -333,15 +366,15 @@ public:
         return *this;
     }
     ~mapped_file() {
-        if (!file_.bytes.empty()) detail::unmap_file(map());
+        if (!file_.bytes.empty()) detail::unmap_file(map(), file_.copied);
     }
 
     /// `tell` hears how far copying and populating are. Errors, each naming the path and the system's reason: file_not_found (a link whose
     /// target is gone, too), file_unreadable (no permission, a folder, a device), file_empty, size_overflow, out_of_memory, cancelled;
     /// invalid_argument (no path).
     static result<mapped_file> open(const std::filesystem::path& path, const mapping_options& options = {}, progress_ref tell = {});
-    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory (Windows: refused,
-    /// invalid_argument). Errors also: file_incomplete where the file ends before the part does. @since 0.2
+    /// The same of a file that the host has opened. A part that begins at no multiple of 64 is read into memory. Errors also:
+    /// file_incomplete where the file ends before the part does; invalid_argument for no file. @since 0.2
     static result<mapped_file> open(const file_part& part, const mapping_options& options = {}, progress_ref tell = {});
 
     /// See mapping_options::populate. Nothing to do for a copy. False where `tell` stopped it. @since 0.2
@@ -448,6 +481,9 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem:
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const file_part& part, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] {
         const auto path = detail::name_of_part(part);
+        if (part.file == no_native_file)
+            return result<mapped_file>(
+                error::format(errc::invalid_argument, "%s: want a file that is open for reading, have none", printable(path).c_str()));
         return from(detail::map_part(path, part.file, part.offset, part.bytes, options, tell), path, options, tell);
     });
 }

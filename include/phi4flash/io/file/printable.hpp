@@ -20,8 +20,8 @@ namespace detail {
 /// The path as UTF-8. On Windows, halves of surrogate pairs that stand alone are lost; nothing throws.
 [[nodiscard]] PHI4FLASH_BODY std::string to_utf8(const std::filesystem::path& path);
 
-/// The path that a name of UTF-8 says.
-[[nodiscard]] inline std::filesystem::path from_utf8(std::string_view text) { return std::u8string(text.begin(), text.end()); }
+/// The path that a name of UTF-8 says. On Windows, '?' stands for bytes that are none; elsewhere names may have any bytes.
+[[nodiscard]] PHI4FLASH_BODY std::filesystem::path from_utf8(std::string_view text);
 
 }  // namespace detail
 #endif
@@ -65,6 +65,14 @@ private:
 #if PHI4FLASH_BODIES
 #if PHI4FLASH_FILES
 namespace detail {
+
+PHI4FLASH_COLD_BODY std::filesystem::path from_utf8(std::string_view text) {
+    std::u8string name(text.begin(), text.end());
+#if defined(_WIN32)
+    for (std::size_t at = 0; (at += valid_utf8_prefix(text.substr(at))) < name.size(); ++at) name[at] = u8'?';
+#endif
+    return name;
+}
 
 PHI4FLASH_COLD_BODY std::string to_utf8(const std::filesystem::path& path) {
     std::string text;

@@ -38,7 +38,7 @@ public:
     /// The same from memory: the texts of the two configurations (the second may be empty) and the bytes of one or more
     /// safetensors files: aligned to `safetensors_alignment`, or their tensors are copied. No index is needed. `names` (since 0.2) are
     /// what errors call the files by: one for each, or none at all. Errors: those of `open` but for paths and the index; invalid_argument for
-    /// another number of names.
+    /// no files, and for another number of names.
     static result<checkpoint> from_memory(std::string_view config_json, std::span<const std::span<const std::byte>> files,
                                           std::string_view generation_config_json = {}, const config_options& options = {},
                                           std::span<const std::string_view> names = {});
@@ -154,6 +154,7 @@ PHI4FLASH_COLD_BODY result<checkpoint> checkpoint::from_memory(std::string_view 
                                                                std::string_view generation_config_json, const config_options& options,
                                                                std::span<const std::string_view> names) {
     return detail::or_out_of_memory("read a checkpoint", [&]() -> result<checkpoint> {
+        if (files.empty()) return error::format(errc::invalid_argument, "want the bytes of one or more safetensors files, have none");
         if (!names.empty() && names.size() != files.size())
             return error::format(errc::invalid_argument, "names: want one for each of %zu files, or none, have %zu", files.size(), names.size());
         for (const auto& [text, name] : {std::pair(config_json, "config.json"), {generation_config_json, "generation_config.json"}})

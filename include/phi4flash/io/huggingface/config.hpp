@@ -51,8 +51,9 @@ PHI4FLASH_BODY sambay_shape read_shape(config_reader& in);
 }  // namespace detail
 
 /// The shape in `text`, a config.json. Errors, each naming the key, want and have: json_*, json_unknown_key (a key that nobody
-/// knows, unless the options say to ignore it), unsupported_model (another architecture or activation, untied embedding, weights
-/// quantized by others), bad_extent (zero, negative, fractional or huge numbers, and every rule of check_shape), not_finite,
+/// knows, unless the options say to ignore it), file_incomplete (JSON that ends too early),
+/// unsupported_model (another architecture or activation, untied embedding, weights quantized by others), bad_extent (zero, negative,
+/// fractional or huge numbers, and every rule of check_shape), not_finite,
 /// json_bad_number (layer_norm_eps), out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<sambay_config> read_hf_config(std::string_view text, const config_options& options = {});
 

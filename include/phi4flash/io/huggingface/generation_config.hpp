@@ -22,7 +22,7 @@ PHI4FLASH_BODY void read_stop_ids(config_reader& in, generation_config& config);
 }  // namespace detail
 
 /// What `text`, a generation_config.json, says. What it asks for beyond that is named in `unsupported`. Errors, each naming the
-/// key: json_*, not_finite; out_of_memory.
+/// key: json_*, file_incomplete (JSON that ends too early), not_finite; out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<generation_config> read_generation_config(std::string_view text);
 
 /// The same of a config.json, for folders without the other file. Older programs wrote every setting there, with the values that

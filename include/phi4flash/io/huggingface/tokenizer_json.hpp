@@ -1,6 +1,7 @@
 #pragma once
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
 /// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
+#include <phi4flash/io/file/printable.hpp>
 #include <phi4flash/io/huggingface/tokenizer_settings.hpp>
 #include <phi4flash/io/json/json_listener.hpp>
 #include <phi4flash/text/byte_level.hpp>
@@ -8,6 +9,8 @@
 #if PHI4FLASH_HAS_JSON
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -46,7 +49,7 @@ public:
     bool end_object() { return close(); }
     bool start_array(std::size_t) { return open(json_kind::array); }
     bool end_array() { return close(); }
-    void not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
+    void not_json(std::size_t at, const char* why, bool cut) { (void)fail(detail::not_json(at, why, cut)); }
 
     /// Reads the whole text, once for each reader.
     [[nodiscard]] status read(std::string_view json) {
@@ -117,6 +120,7 @@ private:
     std::vector<added_token> added_;
     added_token token_;
     std::size_t parts_ = 0;
+    unsigned seen_fields_ = 0;  // of an added token
     std::size_t list_depth_ = 0;
     list list_ = list::none;
     bool merges_only_ = false, merges_came_first_ = false, has_content_ = false;
@@ -130,7 +134,8 @@ inline constexpr std::size_t max_tokenizer_json_bytes = std::size_t{1} << 28;
 
 /// Builds a tokenizer from the bytes of a tokenizer.json, which need not be kept. Post-processors are not run: texts get no
 /// markers that they do not spell. A `truncation` or `padding` left in the file is not looked at: texts are encoded whole. Errors: json_* with the
-/// place; unsupported_tokenizer with the name of what is not supported; bad_vocabulary; bad_merge; out_of_memory.
+/// place; file_empty; file_incomplete (JSON that ends too early); unsupported_tokenizer with the name of what is not supported; bad_vocabulary;
+/// bad_merge; out_of_memory.
 PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json);
 
 #if PHI4FLASH_BODIES
@@ -152,8 +157,8 @@ PHI4FLASH_BODY status tokenizer_json_reader::finish() {
         const bool is_added =
             std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
         if (!is_added)
-            return error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                 static_cast<unsigned long long>(token.first), token.second.c_str());
+            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text",
+                                 static_cast<unsigned long long>(token.first), printable(token.second).c_str());
     }
     for (added_token& t : added_) {
         if (status s = builder_.add_added_token(std::move(t)); !s) return s;
@@ -163,7 +168,7 @@ PHI4FLASH_BODY status tokenizer_json_reader::finish() {
 
 PHI4FLASH_BODY bool tokenizer_json_reader::value(json_fact fact) {
     if (list_ == list::vocabulary)
-        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%.100s' is no number", key_.c_str()));
+        return fail(error::format(errc::json_wrong_type, "model.vocab: the id of '%s' is no number", printable(key_).c_str()));
     if (list_ == list::merges)
         return fail(error::format(errc::json_wrong_type, "model.merges: a merge is neither a string nor two strings"));
     if (list_ == list::added) return added_field(fact);
@@ -188,8 +193,8 @@ PHI4FLASH_BODY bool tokenizer_json_reader::open(json_kind kind) {
 
 PHI4FLASH_BODY bool tokenizer_json_reader::open_list(bool is_array, json_kind kind) {
     const auto begin = [&](list which, bool& seen, bool right_type) {
-        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", path_.c_str()));
-        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", path_.c_str()));
+        if (seen) return fail(error::format(errc::json_duplicate_key, "'%s' is given twice", printable(path_).c_str()));
+        if (!right_type) return fail(error::format(errc::json_wrong_type, "'%s' is the wrong kind of list", printable(path_).c_str()));
         seen = true;
         list_ = which;
         list_depth_ = frames_.size() + 1;
@@ -208,11 +213,13 @@ PHI4FLASH_BODY bool tokenizer_json_reader::open_item(bool is_array) {
     if (frames_.size() != list_depth_ || is_array != (list_ == list::merges))
         return fail(error::format(errc::json_wrong_type, "'%s': an entry has the wrong type",
                                   list_ == list::merges ? "model.merges" : "added_tokens"));
+    path_.resize(frames_.back().path_size);  // of the list: the entry before has left its own
     frames_.push_back({path_.size(), 0, is_array});
     parts_ = 0;
     if (list_ == list::added) {
         token_ = added_token{};
         has_content_ = false;
+        seen_fields_ = 0;
     }
     return true;
 }
@@ -240,12 +247,12 @@ PHI4FLASH_BODY bool tokenizer_json_reader::close_item() {
 PHI4FLASH_BODY bool tokenizer_json_reader::token(std::uint64_t id) {
     if (merges_only_) return true;
     if (id >= id_limit_)
-        return fail(error::format(errc::bad_vocabulary, "token '%.100s': want an id below %zu in a file of this length, have %llu", key_.c_str(),
-                                  id_limit_, static_cast<unsigned long long>(id)));
+        return fail(error::format(errc::bad_vocabulary, "token '%s': want an id below %zu in a file of this length, have %llu",
+                                  printable(key_).c_str(), id_limit_, static_cast<unsigned long long>(id)));
     if (from_byte_level(key_, left_bytes_)) return keep(builder_.add_token(static_cast<std::size_t>(id), left_bytes_));
     if (not_byte_level_.size() == tokenizer_settings::max_facts)
-        return fail(error::format(errc::bad_vocabulary, "token %llu '%.100s' is not byte-level text",
-                                  static_cast<unsigned long long>(id), key_.c_str()));
+        return fail(error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text", static_cast<unsigned long long>(id),
+                                  printable(key_).c_str()));
     not_byte_level_.emplace_back(id, key_);
     return true;
 }
@@ -258,28 +265,32 @@ PHI4FLASH_BODY bool tokenizer_json_reader::merge_string(std::string& s) {
     }
     const std::size_t space = s.find(' ');
     if (space == std::string::npos || s.find(' ', space + 1) != std::string::npos)
-        return fail(error::format(errc::bad_merge, "merge '%.100s' is not two parts with a space between", s.c_str()));
+        return fail(error::format(errc::bad_merge, "merge '%s' is not two parts with a space between", printable(s).c_str()));
     return merge(std::string_view(s).substr(0, space), std::string_view(s).substr(space + 1));
 }
 
 PHI4FLASH_BODY bool tokenizer_json_reader::merge(std::string_view left, std::string_view right) {
     if (merges_came_first_ && !merges_only_) return true;
     if (!from_byte_level(left, left_bytes_) || !from_byte_level(right, right_bytes_))
-        return fail(error::format(errc::bad_merge, "merge '%.*s' '%.*s' is not byte-level text",
-                                  static_cast<int>(std::min<std::size_t>(left.size(), 100)), left.data(),
-                                  static_cast<int>(std::min<std::size_t>(right.size(), 100)), right.data()));
+        return fail(error::format(errc::bad_merge, "merge '%s' '%s' is not byte-level text", printable(left).c_str(), printable(right).c_str()));
     return keep(builder_.add_merge(left_bytes_, right_bytes_));
 }
 
 PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
     if (frames_.size() == list_depth_) return fail(error::format(errc::json_wrong_type, "added_tokens: an entry is no object"));
     if (merges_only_) return true;
+    constexpr std::array names{"id", "content", "special", "lstrip", "rstrip", "normalized", "single_word"};
     const std::string_view name = std::string_view(path_).substr(frames_.back().path_size + 1);
-    const auto wrong = [&] {
-        return fail(error::format(errc::json_wrong_type, "added_tokens: '%s' has the wrong type", path_.c_str()));
+    const auto complain = [&](errc code, const char* what) {
+        return fail(error::format(code, "added_tokens: entry %zu: the key '%s' %s", added_.size(), printable(name).c_str(), what));
     };
+    const auto place = static_cast<unsigned>(std::find(names.begin(), names.end(), name) - names.begin());
+    if (place == names.size()) return complain(errc::json_unknown_key, "is not known");
+    if ((seen_fields_ >> place & 1) != 0) return complain(errc::json_duplicate_key, "is given twice");
+    seen_fields_ |= 1u << place;
     if (name == "id") {
-        if (fact.kind != json_kind::number || fact.number < 0) return wrong();
+        if (fact.kind != json_kind::number || fact.number < 0 || std::floor(fact.number) != fact.number)
+            return complain(errc::json_wrong_type, "wants a whole number from 0");
         if (fact.number >= static_cast<double>(max_vocabulary_ids))
             return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
                                       max_vocabulary_ids));
@@ -287,13 +298,13 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         return true;
     }
     if (name == "content") {
-        if (fact.kind != json_kind::string) return wrong();
+        if (fact.kind != json_kind::string) return complain(errc::json_wrong_type, "wants a string");
         token_.content = std::move(fact.text);
         has_content_ = true;
         return true;
     }
     const bool on = fact.number != 0.0;
-    if (fact.kind != json_kind::boolean) return wrong();
+    if (fact.kind != json_kind::boolean) return complain(errc::json_wrong_type, "wants true or false");
     if (name == "special")
         token_.special = on;
     else if (name == "lstrip")
@@ -302,8 +313,6 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
         token_.rstrip = on;
     else if (name == "normalized")
         token_.normalized = on;
-    else if (name != "single_word")
-        return fail(error::format(errc::json_unknown_key, "added_tokens: the key '%s' is not known", path_.c_str()));
     else if (on)
         return fail(error::format(errc::unsupported_tokenizer, "added tokens with single_word are not supported"));
     return true;
@@ -316,6 +325,7 @@ PHI4FLASH_BODY result<tokenizer> tokenizer_from_json(std::string_view json) {
         if (json.size() > max_tokenizer_json_bytes)
             return error::format(errc::json_too_large, "%zu bytes, at most %zu are read", json.size(), max_tokenizer_json_bytes);
         if (json.empty()) return error::format(errc::file_empty, "the tokenizer.json is empty");
+        if (const status ok = detail::refuse_nul(json); !ok) return ok.error();
         tokenizer_builder builder;
         // The released files spend about 78 bytes on a token and its merge.
         if (status s = builder.reserve(json.size() / 72, json.size() / 10, json.size() / 72); !s) return s.error();

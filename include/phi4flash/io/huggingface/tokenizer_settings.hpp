@@ -2,6 +2,7 @@
 /// The small part of tokenizer.json, all but its three long lists: decides whether the file is one that the library can follow
 /// exactly. Whatever would change ids and is not supported is refused by name. `truncation` and `padding` are what somebody asked
 /// of a call before the file was written: they are not looked at, as transformers sets its own for each call.
+#include <phi4flash/io/file/printable.hpp>
 #include <phi4flash/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -58,8 +59,7 @@ private:
     }
 
     [[nodiscard]] static status refuse(const char* what, std::string_view have, const char* want) {
-        return error::format(errc::unsupported_tokenizer, "%s '%.*s' is not supported, want %s", what,
-                             static_cast<int>(std::min<std::size_t>(have.size(), 200)), have.data(), want);
+        return error::format(errc::unsupported_tokenizer, "%s '%s' is not supported, want %s", what, printable(have).c_str(), want);
     }
 
     /// Only keys whose meaning is known may be there.
@@ -84,9 +84,9 @@ private:
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY status tokenizer_settings::add(json_fact fact) {
     if (fact.path.size() > max_path_bytes)
-        return error::format(errc::json_too_large, "'%.60s...': want a name of at most %zu bytes, have %zu", fact.path.c_str(), max_path_bytes,
+        return error::format(errc::json_too_large, "'%s': want a name of at most %zu bytes, have %zu", printable(fact.path).c_str(), max_path_bytes,
                              fact.path.size());
-    if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", fact.path.c_str());
+    if (find(fact.path) != nullptr) return error::format(errc::json_duplicate_key, "'%s' is given twice", printable(fact.path).c_str());
     if (facts_.size() == max_facts) return error::format(errc::json_too_large, "more than %zu settings", max_facts);
     facts_.push_back(std::move(fact));
     return {};
@@ -120,7 +120,7 @@ PHI4FLASH_COLD_BODY status tokenizer_settings::check_key(const json_fact& f) {
     const auto is = [](std::string_view name) { return [name](const char* key) { return name == key; }; };
     bool known = std::any_of(top.begin(), top.end(), is(head));
     if (known && path.starts_with("model.")) known = std::any_of(model.begin(), model.end(), is(path.substr(6)));
-    if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", f.path.c_str());
+    if (!known) return error::format(errc::json_unknown_key, "the key '%s' is not known", printable(f.path).c_str());
     return {};
 }
 

@@ -53,8 +53,8 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    /// The text is not JSON at byte `at`; `why`: the parser's words.
-    void not_json(std::size_t at, const char* why);
+    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    void not_json(std::size_t at, const char* why, bool cut);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
     /// Bytes read so far: just after the text of the current event.
@@ -93,7 +93,8 @@ namespace detail {
 }  // namespace detail
 
 /// Sends the events of `text` to `events`, of a class derived from json_events and made with the same limits. Errors: json_too_large, json_syntax,
-/// json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned false), and those of the derived class.
+/// file_incomplete (a text that ends too early), json_bad_number, json_too_deep, json_duplicate_key, out_of_memory, cancelled (an event returned
+/// false), and those of the derived class.
 template <class Events>
 [[nodiscard]] status read_json_events(std::string_view text, const json_limits& limits, Events& events) {
     detail::listener_of<Events> to(events);
@@ -145,7 +146,8 @@ private:
 };
 }  // namespace detail
 
-/// A small document as a value. Errors: json_too_large, json_syntax, json_too_deep, json_duplicate_key, out_of_memory.
+/// A small document as a value. Errors: json_too_large, json_syntax, file_incomplete (a text that ends too early), json_bad_number, json_too_deep,
+/// json_duplicate_key, out_of_memory.
 [[nodiscard]] PHI4FLASH_BODY result<json_value> read_json(std::string_view text, const json_limits& limits = {});
 
 namespace detail {
@@ -202,9 +204,7 @@ PHI4FLASH_COLD_BODY result<std::size_t> whole_number(const json_value& value, co
 PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_limits& limits, json_events& events, json_listener& to) {
     if (text.size() > limits.bytes)
         return error::format(errc::json_too_large, "want at most %zu bytes of JSON, have %zu", limits.bytes, text.size());
-    // The parser takes a NUL for the end of the text and would accept whatever hides behind it.
-    if (const auto nul = text.find('\0'); nul != std::string_view::npos)
-        return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
+    if (const status ok = refuse_nul(text); !ok) return ok;
     bool complete = false;
     const status taken = or_out_of_memory("read JSON", [&] { complete = parse_json(text, to, events.position_counter()); });
     if (!taken) return taken;
@@ -214,7 +214,7 @@ PHI4FLASH_COLD_BODY status read_checked_json(std::string_view text, const json_l
 
 }  // namespace detail
 
-PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why) { (void)fail(detail::not_json(at, why)); }
+PHI4FLASH_COLD_BODY void json_events::not_json(std::size_t at, const char* why, bool cut) { (void)fail(detail::not_json(at, why, cut)); }
 
 PHI4FLASH_COLD_BODY result<json_value> read_json(std::string_view text, const json_limits& given) {
     json_limits limits = given;

@@ -1,7 +1,7 @@
 #pragma once
 /// Where nlohmann's parser is met: it is compiled once, for one kind of listener and one of iterators, and files that only declare what reads
 /// JSON do without its header.
-#include <phi4flash/core/error.hpp>
+#include <phi4flash/core/result.hpp>
 #include <phi4flash/io/file/printable.hpp>
 
 #if PHI4FLASH_HAS_JSON
@@ -41,8 +41,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `why`: the parser's words.
-    virtual void not_json(std::size_t at, const char* why) = 0;
+    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    virtual void not_json(std::size_t at, const char* why, bool cut) = 0;
 
 protected:
     json_listener() = default;
@@ -68,18 +68,22 @@ public:
     bool start_array() override { return to_->start_array(unknown_count); }
     bool end_array() override { return to_->end_array(); }
     bool key(std::string& name) override { return to_->key(name); }
-    void not_json(std::size_t at, const char* why) override { to_->not_json(at, why); }
+    void not_json(std::size_t at, const char* why, bool cut) override { to_->not_json(at, why, cut); }
 
 private:
     static constexpr auto unknown_count = static_cast<std::size_t>(-1);
     Events* to_;
 };
 
-/// The error of a text that is not JSON at byte `at`, or has a number there that no double can hold; `why`: the parser's words.
-[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why);
+/// The error of a text that is not JSON at byte `at`, or ends there (`cut`), or has a number there that no double can hold; `why`: the parser's
+/// words.
+[[nodiscard]] PHI4FLASH_BODY error not_json(std::size_t at, std::string_view why, bool cut);
 
-/// Reads a text to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes read so far, to
-/// just after the text of the current event.   Throws what containers throw.
+/// The parser takes a NUL for the end of the text, and would accept whatever hides behind it. Errors: json_syntax.
+[[nodiscard]] PHI4FLASH_BODY status refuse_nul(std::string_view text);
+
+/// Reads a text without a NUL to its end, or to an error or an event that ends it, and returns whether it came to the end. *position: bytes
+/// read so far, to just after the text of the current event.   Throws what containers throw.
 [[nodiscard]] PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position);
 
 #if PHI4FLASH_BODIES
@@ -114,6 +118,7 @@ struct json_iterator {
 /// What the parser wants to talk to.
 struct json_events_of_parser {
     json_listener* to;
+    std::size_t bytes;  ///< of the text
 
     bool null() { return to->null(); }
     bool boolean(bool b) { return to->boolean(b); }
@@ -128,22 +133,31 @@ struct json_events_of_parser {
     bool end_array() { return to->end_array(); }
     bool key(std::string& name) { return to->key(name); }
     bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& why) {
-        to->not_json(at, why.what());
+        to->not_json(at, why.what(), at > bytes);  // it counts the end as one more
         return false;
     }
 };
 
-PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why) {
+PHI4FLASH_COLD_BODY error not_json(std::size_t at, std::string_view why, bool cut) {
     // "[json.exception.parse_error.101] parse error at ...: syntax error ..."
     if (const auto tag = why.find("] "); tag != std::string_view::npos) why.remove_prefix(tag + 2);
     if (why.starts_with("number overflow"))
         return error::format(errc::json_bad_number, "byte %zu: want a number that a double can hold: %s", at, printable(why).c_str());
     if (const auto place = why.find("syntax error "); place != std::string_view::npos) why.remove_prefix(place);
+    if (cut)
+        return error::format(errc::file_incomplete, "byte %zu: JSON that ends too early (a download that is not finished?): %s", at,
+                             printable(why).c_str());
     return error::format(errc::json_syntax, "byte %zu: not JSON: %s", at, printable(why).c_str());
 }
 
+PHI4FLASH_COLD_BODY status refuse_nul(std::string_view text) {
+    const auto nul = text.find('\0');
+    if (nul == std::string_view::npos) return {};
+    return error::format(errc::json_syntax, "byte %zu: not JSON: a NUL byte", nul + 1);
+}
+
 PHI4FLASH_BODY bool parse_json(std::string_view text, json_listener& to, std::size_t* position) {
-    json_events_of_parser events{&to};
+    json_events_of_parser events{&to, text.size()};
     const char* const begin = text.data();
     return nlohmann::json::sax_parse(json_iterator{begin, begin, position}, json_iterator{begin + text.size(), begin, position}, &events);
 }

@@ -221,22 +221,24 @@ PHI4FLASH_COLD_BODY result<sambay_config> read_config(const gguf& file) {
 PHI4FLASH_COLD_BODY result<generation_config> read_generation(const gguf& file, std::size_t vocab) {
     gguf_key_reader in(file);
     generation_config g;
+    const auto stop_at = [&](const char* key, std::uint32_t id) {
+        if (id >= vocab)
+            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu", key, vocab,
+                                  static_cast<unsigned long>(id)));
+        g.stop_ids.push_back(id);
+    };
     if (const gguf_value* const ids = in.find(packed_stop_ids_key); ids != nullptr) {
         if (!ids->is_array || ids->type != gguf_type::u32) {
             in.wrong_type(packed_stop_ids_key, "a list of u32", *ids);
         } else {
-            for (std::size_t i = 0; i < ids->count; ++i) g.stop_ids.push_back(ids->at<std::uint32_t>(i));
+            for (std::size_t i = 0; i < ids->count; ++i) stop_at(packed_stop_ids_key, ids->at<std::uint32_t>(i));
         }
     } else {  // a file of another program: the end of a text, and of a message
         for (const char* const key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
-            if (const auto id = in.idle_id(key)) g.stop_ids.push_back(*id);
+            if (const auto id = in.idle_id(key)) stop_at(key, *id);
     }
     in.strings(packed_stop_strings_key, g.stop_strings);
     in.strings(packed_unsupported_key, g.unsupported);
-    for (const std::uint32_t id : g.stop_ids)
-        if (id >= vocab)
-            in.fail(error::format(errc::unknown_token, "key '%s': want ids below the vocabulary's %zu, have %lu",
-                                  packed_stop_ids_key, vocab, static_cast<unsigned long>(id)));
     g.bos_id = in.idle_id("tokenizer.ggml.bos_token_id");
     g.pad_id = in.idle_id("tokenizer.ggml.padding_token_id");
     g.do_sample = in.boolean("phi4flash.generation.do_sample");

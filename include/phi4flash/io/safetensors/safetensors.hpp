@@ -84,6 +84,8 @@ public:
     bool start_array(std::size_t n);
     bool end_array();
     bool key(std::string& name);
+    /// All of the header is there: where its text ends too early, it is damaged.
+    void not_json(std::size_t at, const char* why, bool) { json_events::not_json(at, why, false); }
 
 private:
     enum class place : std::uint8_t { outside, header, metadata, tensor, shape, offsets };

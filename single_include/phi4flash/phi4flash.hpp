@@ -40996,7 +40996,7 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     std::size_t i = slot_of(bytes);
     for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
         if (++probes > max_probes)
-            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of %zu others: want strings that were not made for that", id,
+            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of more than %zu others: want strings that were not made for that", id,
                                  max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,

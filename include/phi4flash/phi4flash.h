@@ -139,7 +139,7 @@ typedef struct phi4flash_executor {
 typedef struct phi4flash_budget {
     uint32_t size;
     uint32_t reserved;
-    uint64_t microseconds;              /* 0: no limit by time; of a budget that is used up give 1 */
+    uint64_t microseconds;              /* 0: no limit by time; where the budget is used up, give 1 */
     void* user;
     uint64_t (*now)(void* user);        /* microseconds of any clock that only goes forward; NULL: the system's steady clock */
     int32_t (*stop)(void* user);        /* not 0: give the thread back; NULL: never asked */
@@ -301,7 +301,7 @@ typedef struct phi4flash_session_options {
     uint32_t size;
     uint32_t kv_type;                   /* PHI4FLASH_KV_* */
     uint64_t context;                   /* tokens that it has room for; at least 1 */
-    uint64_t undo;                      /* tokens that can be taken back at any time */
+    uint64_t undo;                      /* tokens that can be taken back from where it has read to */
     const phi4flash_allocator* allocator; /* NULL: the model's */
 } phi4flash_session_options;
 
@@ -551,7 +551,8 @@ PHI4FLASH_API phi4flash_code phi4flash_scheduler_create(phi4flash_workspace* wor
 PHI4FLASH_API void phi4flash_scheduler_destroy(phi4flash_scheduler* scheduler);
 /* A text for a session that has no other request. *request is its number, never 0 and never given twice. `options` may be NULL: the model's defaults.
  * As many drafts are read at once as the session has `undo`, at most; which pay is known after two passes that it had alone (`drafts_always`: at
- * once). A session whose `undo` is more than the workspace's `states` less one is refused, PHI4FLASH_INVALID_ARGUMENT. */
+ * once). A session whose `undo` is more than the workspace's `states` less one is refused, PHI4FLASH_INVALID_ARGUMENT,
+ * where the prompt is longer than `states`. */
 PHI4FLASH_API phi4flash_code phi4flash_scheduler_submit(phi4flash_scheduler* scheduler, phi4flash_session* session, const int32_t* prompt,
                                                         size_t count, const phi4flash_generation_options* options, uint64_t* request,
                                                         phi4flash_error* error);

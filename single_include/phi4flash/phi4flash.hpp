@@ -39125,10 +39125,17 @@ namespace detail {
 }
 }  // namespace detail
 
+namespace detail {
+[[nodiscard]] inline error moved_from_error() {
+    return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+}
+}  // namespace detail
+
 /// How much a session holds. @since 0.2
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
-    std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
+    /// Tokens that can be taken back from where it has read to; each costs the Mamba states and a row of every window again.
+    std::size_t undo = 0;
     /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so
     /// that a short text in a large context takes what it needs and no more.
     page_size pages = page_size::huge;
@@ -39301,7 +39308,7 @@ public:
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
-    /// Tokens that can be taken back at any time. @since 0.2
+    /// Tokens that can be taken back from where it has read to. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
     // For pass.hpp and snapshot.hpp.
@@ -39498,7 +39505,7 @@ public:
     /// Without room for any token.
     workspace() = default;
     workspace(workspace&& other) noexcept { *this = std::move(other); }
-    /// What was moved from has no room for any token, and fits no model.
+    /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
         detail::workspace_places<Shape, Kv>::operator=(other);
         with = other.with;
@@ -39579,7 +39586,7 @@ public:
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
-        if (r.past->context() == 0) return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+        if (r.past->context() == 0) return detail::moved_from_error();
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -39633,6 +39640,17 @@ public:
         return {};
     }
 
+    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
+    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
+        if (want <= w.states.count) return {};
+        return error::format(errc::invalid_argument,
+                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
+                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
+    }
+    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
+    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
+
     /// Checks everything, and changes no session. What was under way in this pass is dropped, also where the new one is refused. Logits go
     /// to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
     /// Errors: invalid_argument (no readings, no tokens, a session twice, more rows than the workspace has of tokens, logits or states, more
@@ -39654,7 +39672,7 @@ public:
     /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
-        if (work_ != nullptr && any_replaced()) piece_ = piece::broken;
+        if (any_replaced()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
@@ -39701,7 +39719,7 @@ public:
     /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the windows' K/V
     /// and, where there was more than one to choose from or to go back to, the Mamba states (at the released shape 3.5 MB, and as much for each
     /// token that can be taken back), on the calling thread.
-    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
+    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset or moved meanwhile): nothing has changed
     /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
         if (!done() || i >= n_texts_)
@@ -39743,17 +39761,6 @@ public:
     [[nodiscard]] std::size_t layers_done() const { return layer_; }
     /// The residual stream: of all tokens, and after the full attention layer of those whose logits are wanted.
     [[nodiscard]] rows_view<const float> residual() const { return x_; }
-
-    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
-    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
-        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
-        if (want <= w.states.count) return {};
-        return error::format(errc::invalid_argument,
-                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
-                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
-    }
-    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
-    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
 
 private:
     using text = text_in_pass<Shape, Kv>;
@@ -40523,7 +40530,8 @@ template <sambay_shape Shape, class Kv, class Get>
     const session_extent of{info.position, info.oldest_position, s.shape().window};
     if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer)
         return snapshot_altered();
-    if (s.disturbed()) return error::format(errc::in_use, "the session was reset by the source that fills it: do that before, or after");
+    if (s.disturbed() || s.replaced())
+        return error::format(errc::in_use, "the session was reset or moved by the source that fills it: do that before, or after");
     into.keep(info);
     return {};
 }
@@ -40591,6 +40599,7 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
+    if (s.context() == 0) return 0;  // it was moved from
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo))) +
            detail::snapshot_trailer;
 }
@@ -40607,9 +40616,10 @@ template <class Kv = bf16>
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's
 /// model was bound to. The session may be in use by a pass, which has then not happened; the sink must not change it. Errors: the sink's
-/// own, or cancelled where it returned false.
+/// own, or cancelled where it returned false; invalid_argument for a session that was moved from.
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
+    if (s.context() == 0) return detail::moved_from_error();
     const detail::session_extent of = detail::extent_of(s, undo);
     return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
                                 [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
@@ -40618,6 +40628,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
+    if (s.context() == 0) return detail::moved_from_error();
     const std::size_t want = snapshot_bytes(s, undo);
     if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
     const auto append = [&](std::span<const std::byte> piece) {
@@ -40741,6 +40752,7 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
+    if (s.context() == 0) return 0;  // it was moved from
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window})) +
            detail::snapshot_trailer;
 }
@@ -40749,6 +40761,7 @@ template <sambay_shape Shape, class Kv>
 /// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
+    if (s.context() == 0) return detail::moved_from_error();
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
     return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
 }
@@ -40934,7 +40947,8 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
-    /// Looked at for one string, at most. In a table that is half full nobody is that far from the own place by chance.
+    /// Looked at for one string, at most. In a table that is half full nobody is that far from its own place by chance, and
+    /// four times as many places in a row are not used.
     static constexpr std::size_t max_probes = 256;
 
     std::vector<char> blob_;
@@ -40996,8 +41010,8 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     std::size_t i = slot_of(bytes);
     for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
         if (++probes > max_probes)
-            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of more than %zu others: want strings that were not made for that", id,
-                                 max_probes);
+            return error::format(errc::bad_vocabulary,
+                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id, max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());
@@ -45547,7 +45561,7 @@ public:
         stopped_ = true;
     }
 
-    /// The text is over, and its end will not be told. What was told of it the drafter is not told any more.
+    /// The text is over, and `event` has nothing more to tell.
     void end(stop_reason reason) {
         running_ = false;
         summary_.reason = reason;
@@ -45813,7 +45827,7 @@ public:
     /// Leaves the session whole: as `cancel` does.
     ~generation() { release(); }
 
-    /// What is wrong with a text in a session, for any generation of this model and workspace that was made for prompts so long. Errors: see
+    /// What any generation of this model and workspace would refuse, if it was made for prompts of that length and has no text. Errors: see
     /// `start`.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, session<Shape, Kv>& past,
                                         std::span<const std::int32_t> prompt) {
@@ -45823,8 +45837,9 @@ public:
     /// What `start` would refuse now, but for prompts that are longer than limits.prompt.
     [[nodiscard]] status refusal(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) const {
         if (past_ != &past || !pass_.begun()) return refusal(*model_, *work_, past, prompt);
+        if (past.replaced()) return detail::in_use_error("session");
         // Free once its text is dropped, which has read what was told of it.
-        const std::size_t told = chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        const std::size_t told = chosen_ != 0 && !past.disturbed() ? chosen_ - writer_.surplus() : 0;
         if (const status ok = text_writer::refusal(model_->shape().vocab(), prompt, past.context() - past.position() - told); !ok) return ok;
         return pass<Shape, Kv>::room_for_states(*work_, past, prompt);
     }
@@ -45996,7 +46011,7 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
-    if (const status ok = pass<Shape, Kv>::refusal(m, {&past, prompt}); !ok) return ok.error();  // before memory is taken
+    if (const status ok = generation<Shape, Kv>::refusal(m, w, past, prompt); !ok) return ok.error();  // before memory is taken
     auto made = generation<Shape, Kv>::create(m, w, text, options, {.prompt = prompt.size()});
     if (!made) return made.error();
     generation<Shape, Kv>& g = *made;
@@ -46508,7 +46523,7 @@ struct request_event {
 enum class tick_outcome : std::uint8_t {
     idle,    ///< nobody could go on: no requests, or all wait for next_event or for their sessions
     paused,  ///< stop() was true; the next tick goes on there
-    done,    ///< a pass is done
+    done,    ///< a pass is done, or nobody wanted it or could begin it
 };
 
 /// Made once. `add` takes the memory of a request; ticks take none. Model, workspace, tokenizer and sessions must stay where they are. For one
@@ -46602,7 +46617,11 @@ public:
                 tell_all();  // whose session somebody else moved
                 return tick_outcome::idle;
             }
-            if (const status ok = begin_pass(); !ok) return ok.error();
+            if (const status ok = begin_pass(); !ok) {
+                if (ok.error().code() == errc::in_use || !fail_unreadable()) return ok.error();
+                tell_all();
+                return tick_outcome::done;
+            }
         }
         bool stopped = false;
         const auto begin = std::chrono::steady_clock::now();
@@ -46722,6 +46741,17 @@ private:
         return {};
     }
 
+    /// Ends those whose session was replaced by one that cannot go on; whether there were any.
+    bool fail_unreadable() {
+        bool any = false;
+        for (std::size_t i = 0; i < n_readings_; ++i) {
+            const status ok = pass_type::refusal(*model_, readings_[i]);
+            if (!ok) fail(*order_[i], ok.error());
+            any = any || !ok;
+        }
+        return any;
+    }
+
     /// Whether anybody still wants the pass that is under way.
     [[nodiscard]] bool wanted() const {
         for (std::size_t i = 0; i < n_readings_; ++i)
@@ -46793,6 +46823,7 @@ private:
     }
 
     void tell(slot& s) {
+        const generation_event event = event_of(s);  // a drafter may throw, and the text goes on then
         struct unless_wanted {
             scheduler& self;
             slot& of;
@@ -46805,7 +46836,7 @@ private:
             }
         } end{*this, s};
         telling_ = &s;
-        end.wants_more = s.sink(event_of(s));
+        end.wants_more = s.sink(event);
         if (end.wants_more || !s.taken()) return;
         s.writer->stop(stop_reason::sink);
         (void)s.writer->event();  // the end, of which the drafter hears and the sink does not
@@ -49581,12 +49612,14 @@ __declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIB
                                                          const wchar_t*);
 #if defined(_WIN64)
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long long, unsigned long);
 #else
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long, unsigned long);
 #endif
 __declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
-__declspec(dllimport) void* __stdcall VirtualAlloc(void*, decltype(sizeof(0)), unsigned long, unsigned long);
-__declspec(dllimport) int __stdcall VirtualFree(void*, decltype(sizeof(0)), unsigned long);
 __declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
 __declspec(dllimport) unsigned long __stdcall GetFileType(void*);
 __declspec(dllimport) int __stdcall CloseHandle(void*);
@@ -51251,7 +51284,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, in the middle of something (of a word that belongs
+    /// nowhere, too).
     virtual void not_json(std::size_t at, const char* why, bool cut) = 0;
 
 protected:
@@ -51577,7 +51611,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, in the middle of something.
     void not_json(std::size_t at, const char* why, bool cut);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }
@@ -54099,7 +54133,7 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
     seen_fields_ |= 1u << place;
     if (name == "id") {
         if (fact.kind != json_kind::number || fact.number < 0 || std::floor(fact.number) != fact.number)
-            return complain(errc::json_wrong_type, "wants a whole number from 0");
+            return complain(errc::json_wrong_type, "wants a whole number from 0 on");
         if (fact.number >= static_cast<double>(max_vocabulary_ids))
             return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
                                       max_vocabulary_ids));

@@ -251,8 +251,7 @@ public:
 private:
     template <class Kv>
     [[nodiscard]] status refusal(session_type<Kv>& s, std::span<const std::int32_t> prompt) const {
-        if (writer_) return std::get_if<generation_type<Kv>>(&*writer_)->refusal(s, prompt);
-        return generation_type<Kv>::refusal(work->of->weights, *std::get_if<workspace_type<Kv>>(&*work->place), s, prompt);
+        return std::get_if<generation_type<Kv>>(&*writer_)->refusal(s, prompt);
     }
 
     /// A place for the session's text.

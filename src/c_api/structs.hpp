@@ -13,8 +13,8 @@ namespace c_api {
 inline constexpr std::size_t largest_struct = 4096;
 inline constexpr std::size_t smallest_struct = 16;
 
-/// Whether `size` can be the size of a version of T. Whole pointers, so that none is cut in the middle; and more than that of one, as which it would
-/// be taken for by `sizeof pointer` where `sizeof *pointer` was meant.
+/// Whether `size` can be the size of a version of T. Whole pointers, so that none is cut in the middle; and larger than one, as `sizeof pointer` is a
+/// usual mistake for `sizeof *pointer`.
 template <class T>
 [[nodiscard]] outcome check_size(std::uint32_t size, const char* name) {
     static_assert(std::is_trivially_copyable_v<T> && std::is_standard_layout_v<T> && offsetof(T, size) == 0);

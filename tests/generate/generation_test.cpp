@@ -5,6 +5,7 @@
 #include "generate_testing.hpp"
 
 #include <phi4flash/generate/generation.hpp>
+#include <phi4flash/model/snapshot.hpp>
 
 using namespace generate_testing;
 using p4::event_kind;
@@ -344,6 +345,10 @@ TEST_CASE("generation: a session that is replaced in the middle of a pass") {
     REQUIRE_FALSE(event);
     CHECK(std::string_view(event.error().message()) == "the session has no memory: it was moved to another place");
     CHECK(kept.position() == 0);
+    CHECK(p4::snapshot_bytes(f.past) == 0);
+    const auto unsaved = p4::save_snapshot(f.past, {}, [](std::span<const std::byte>) { return true; });
+    REQUIRE_FALSE(unsaved);
+    CHECK(unsaved.error().code() == p4::errc::invalid_argument);
     CHECK_FALSE(kept.busy());
     CHECK(p4::step(f.m, kept, f.w, 1));
     p4::workspace<p4::any_sambay, float> w = std::move(f.w);

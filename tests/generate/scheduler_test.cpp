@@ -85,9 +85,9 @@ TEST_CASE("scheduler: requests that come and go at random, against a plain twin 
                 ids_type rest = c.prompt;
                 rest.insert(rest.end(), c.have.tokens.begin(), c.have.tokens.end());
                 rest.erase(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(c.past.position()));
-                if (!rest.empty() && c.options.sampling.temperature == 0.0f && want.tokens.size() > c.have.tokens.size()) {
+                if (!rest.empty() && want.tokens.size() > c.have.tokens.size()) {
                     plain.past = std::move(c.past);
-                    REQUIRE(plain.generate(rest, {.sampling = greedy, .max_tokens = want.tokens.size() - c.have.tokens.size()}, &words));
+                    REQUIRE(plain.generate(rest, {.sampling = c.options.sampling, .max_tokens = want.tokens.size() - c.have.tokens.size()}, &words));
                     CHECK(std::ranges::equal(plain.tokens, std::span(want.tokens).subspan(c.have.tokens.size())));
                 }
             }
@@ -294,6 +294,50 @@ TEST_CASE("scheduler: how a request ended can be asked until the next tick begin
     check_refused(s.add({.past = &sessions[0], .prompt = some_prompt(5, 1)}), p4::errc::invalid_argument, "0 requests");
     CHECK(*s.tick() == p4::tick_outcome::idle);
     CHECK(there.capacity() == 2);
+}
+
+TEST_CASE("scheduler: a sampled text goes on in another request") {
+    fixture f(16, {.chunk = 32, .states = 4, .logits = 4}, "bf16-12l-sharded");
+    fixture plain = wide_fixture();
+    const p4::generation_options options{.sampling = {.temperature = 3.0f, .top_p = 1.0f, .seed = 5}, .max_tokens = 12};
+    const alone want = run_alone(plain, some_prompt(5, 1), options, nullptr, 64);
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 1});
+    auto past = *session_type::create(f.m, 64);
+    ids_type prompt = some_prompt(5, 1);
+    ids_type have;
+    for (const std::size_t part : {std::size_t{5}, std::size_t{7}}) {
+        auto some = options;
+        some.max_tokens = part;
+        const auto id = s.add({.past = &past, .prompt = prompt, .options = some});
+        REQUIRE(id);
+        heard part_of;
+        while (s.size() != 0) {
+            REQUIRE(s.tick());
+            while (const auto told = s.next_event()) part_of.note(told->event);
+        }
+        have.insert(have.end(), part_of.tokens.begin(), part_of.tokens.end());
+        prompt = {s.summary(*id)->unread};
+    }
+    CHECK(have == want.tokens);
+}
+
+TEST_CASE("scheduler: a session that is replaced by one that cannot go on ends its request, and no other") {
+    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
+    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 2});
+    auto one = *session_type::create(f.m, 64);
+    auto two = *session_type::create(f.m, 64);
+    const p4::generation_options options{.sampling = greedy, .max_tokens = 6};
+    std::vector<heard> have(2);
+    auto first = [&](const p4::generation_event& event) { return have[0].note(event), true; };
+    auto second = [&](const p4::generation_event& event) { return have[1].note(event), true; };
+    REQUIRE(s.add({.past = &one, .prompt = some_prompt(5, 1), .options = options, .sink = first}));
+    REQUIRE(s.add({.past = &two, .prompt = some_prompt(5, 1), .options = options, .sink = second}));
+    const session_type kept = std::move(one);
+    tick_until_empty(s);
+    CHECK(have[0].reason == stop_reason::failed);
+    CHECK(have[0].failure.find("it was moved to another place") != std::string::npos);
+    CHECK(have[1].reason == stop_reason::max_tokens);
+    CHECK(have[1].tokens.size() == 6);
 }
 
 TEST_CASE("scheduler: whose session was moved is told so, also where nobody else goes on") {

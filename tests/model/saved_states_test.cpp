@@ -81,7 +81,8 @@ TEST_CASE("model/saved_states: each byte altered, each length, and each session 
     longer.push_back(std::byte{0});
     check_refused(p4::restore_states(s, f.weights, longer), p4::errc::trailing_bytes, "others behind them");
     check_refused(p4::restore_states(s, f.weights, before), p4::errc::bad_magic, "this is a whole saved session: restore_snapshot takes it");
-    check_refused(p4::restore_snapshot(s, f.weights, std::span<const std::byte>(good)), p4::errc::bad_magic, "these are the saved states of a session alone");
+    check_refused(p4::restore_snapshot(s, f.weights, std::span<const std::byte>(good)), p4::errc::bad_magic,
+                  "these are the saved states of a session alone");
     check_refused(p4::restore_states(s, {f.weights.value + 1}, good), p4::errc::wrong_weights, "other weights");
     CHECK(f.save(s) == before);
 

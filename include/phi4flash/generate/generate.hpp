@@ -16,7 +16,7 @@ PHI4FLASH_BEGIN
 template <sambay_shape Shape, class Kv, class Sink, class OnPrompt>
 result<generation_summary> generate(const model<Shape>& m, session<Shape, Kv>& past, workspace<Shape, Kv>& w, const tokenizer* text,
                                     std::span<const std::int32_t> prompt, const generation_options& options, Sink&& sink, OnPrompt&& on_prompt) {
-    if (const status ok = pass<Shape, Kv>::refusal(m, {&past, prompt}); !ok) return ok.error();  // before memory is taken
+    if (const status ok = generation<Shape, Kv>::refusal(m, w, past, prompt); !ok) return ok.error();  // before memory is taken
     auto made = generation<Shape, Kv>::create(m, w, text, options, {.prompt = prompt.size()});
     if (!made) return made.error();
     generation<Shape, Kv>& g = *made;

@@ -47,7 +47,7 @@ public:
     /// Leaves the session whole: as `cancel` does.
     ~generation() { release(); }
 
-    /// What is wrong with a text in a session, for any generation of this model and workspace that was made for prompts so long. Errors: see
+    /// What any generation of this model and workspace would refuse, if it was made for prompts of that length and has no text. Errors: see
     /// `start`.
     [[nodiscard]] static status refusal(const model<Shape>& m, const workspace<Shape, Kv>& w, session<Shape, Kv>& past,
                                         std::span<const std::int32_t> prompt) {
@@ -57,8 +57,9 @@ public:
     /// What `start` would refuse now, but for prompts that are longer than limits.prompt.
     [[nodiscard]] status refusal(session<Shape, Kv>& past, std::span<const std::int32_t> prompt) const {
         if (past_ != &past || !pass_.begun()) return refusal(*model_, *work_, past, prompt);
+        if (past.replaced()) return detail::in_use_error("session");
         // Free once its text is dropped, which has read what was told of it.
-        const std::size_t told = chosen_ != 0 ? chosen_ - writer_.surplus() : 0;
+        const std::size_t told = chosen_ != 0 && !past.disturbed() ? chosen_ - writer_.surplus() : 0;
         if (const status ok = text_writer::refusal(model_->shape().vocab(), prompt, past.context() - past.position() - told); !ok) return ok;
         return pass<Shape, Kv>::room_for_states(*work_, past, prompt);
     }

@@ -46,7 +46,7 @@ struct request_event {
 enum class tick_outcome : std::uint8_t {
     idle,    ///< nobody could go on: no requests, or all wait for next_event or for their sessions
     paused,  ///< stop() was true; the next tick goes on there
-    done,    ///< a pass is done
+    done,    ///< a pass is done, or nobody wanted it or could begin it
 };
 
 /// Made once. `add` takes the memory of a request; ticks take none. Model, workspace, tokenizer and sessions must stay where they are. For one
@@ -140,7 +140,11 @@ public:
                 tell_all();  // whose session somebody else moved
                 return tick_outcome::idle;
             }
-            if (const status ok = begin_pass(); !ok) return ok.error();
+            if (const status ok = begin_pass(); !ok) {
+                if (ok.error().code() == errc::in_use || !fail_unreadable()) return ok.error();
+                tell_all();
+                return tick_outcome::done;
+            }
         }
         bool stopped = false;
         const auto begin = std::chrono::steady_clock::now();
@@ -260,6 +264,17 @@ private:
         return {};
     }
 
+    /// Ends those whose session was replaced by one that cannot go on; whether there were any.
+    bool fail_unreadable() {
+        bool any = false;
+        for (std::size_t i = 0; i < n_readings_; ++i) {
+            const status ok = pass_type::refusal(*model_, readings_[i]);
+            if (!ok) fail(*order_[i], ok.error());
+            any = any || !ok;
+        }
+        return any;
+    }
+
     /// Whether anybody still wants the pass that is under way.
     [[nodiscard]] bool wanted() const {
         for (std::size_t i = 0; i < n_readings_; ++i)
@@ -331,6 +346,7 @@ private:
     }
 
     void tell(slot& s) {
+        const generation_event event = event_of(s);  // a drafter may throw, and the text goes on then
         struct unless_wanted {
             scheduler& self;
             slot& of;
@@ -343,7 +359,7 @@ private:
             }
         } end{*this, s};
         telling_ = &s;
-        end.wants_more = s.sink(event_of(s));
+        end.wants_more = s.sink(event);
         if (end.wants_more || !s.taken()) return;
         s.writer->stop(stop_reason::sink);
         (void)s.writer->event();  // the end, of which the drafter hears and the sink does not

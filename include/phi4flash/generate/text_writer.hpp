@@ -105,7 +105,7 @@ public:
         stopped_ = true;
     }
 
-    /// The text is over, and its end will not be told. What was told of it the drafter is not told any more.
+    /// The text is over, and `event` has nothing more to tell.
     void end(stop_reason reason) {
         running_ = false;
         summary_.reason = reason;

@@ -61,7 +61,7 @@ public:
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
-        if (r.past->context() == 0) return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+        if (r.past->context() == 0) return detail::moved_from_error();
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -115,6 +115,17 @@ public:
         return {};
     }
 
+    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
+    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
+        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
+        if (want <= w.states.count) return {};
+        return error::format(errc::invalid_argument,
+                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
+                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
+    }
+    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
+    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
+
     /// Checks everything, and changes no session. What was under way in this pass is dropped, also where the new one is refused. Logits go
     /// to `logits`, [at least all that are wanted, vocab], by default to the workspace's own.
     /// Errors: invalid_argument (no readings, no tokens, a session twice, more rows than the workspace has of tokens, logits or states, more
@@ -136,7 +147,7 @@ public:
     /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
-        if (work_ != nullptr && any_replaced()) piece_ = piece::broken;
+        if (any_replaced()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
@@ -183,7 +194,7 @@ public:
     /// Session i has read the first n of its tokens: any of the last `choices`, counted from 1. Once for each reading. Copies the windows' K/V
     /// and, where there was more than one to choose from or to go back to, the Mamba states (at the released shape 3.5 MB, and as much for each
     /// token that can be taken back), on the calling thread.
-    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset meanwhile): nothing has changed
+    /// Errors: invalid_argument (not done, committed already, or another n); in_use (the session was reset or moved meanwhile): nothing has changed
     /// then.
     [[nodiscard]] status commit(std::size_t i, std::size_t n) {
         if (!done() || i >= n_texts_)
@@ -225,17 +236,6 @@ public:
     [[nodiscard]] std::size_t layers_done() const { return layer_; }
     /// The residual stream: of all tokens, and after the full attention layer of those whose logits are wanted.
     [[nodiscard]] rows_view<const float> residual() const { return x_; }
-
-    /// Whether a prompt can be read in chunks into a session that can take tokens back. Errors: invalid_argument.
-    [[nodiscard]] static status room_for_states(const workspace<Shape, Kv>& w, session<Shape, Kv>& past, std::span<const std::int32_t> prompt) {
-        const std::size_t want = rows_of_states({&past, prompt.first((std::min)(prompt.size(), w.chunk())), 0});
-        if (want <= w.states.count) return {};
-        return error::format(errc::invalid_argument,
-                             "a prompt of %zu tokens into a session with an undo of %zu: want a workspace of %zu states, have %zu "
-                             "(workspace_options)", prompt.size(), past.undo(), 1 + past.undo(), w.states.count);
-    }
-    /// Rows of states that a reading takes in the workspace: none where one alone is kept, which is written where the session has room for it.
-    [[nodiscard]] static std::size_t rows_of_states(const reading_type& r) { return kept_of(r) == 1 ? 0 : kept_of(r); }
 
 private:
     using text = text_in_pass<Shape, Kv>;

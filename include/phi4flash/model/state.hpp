@@ -17,10 +17,17 @@ namespace detail {
 }
 }  // namespace detail
 
+namespace detail {
+[[nodiscard]] inline error moved_from_error() {
+    return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+}
+}  // namespace detail
+
 /// How much a session holds. @since 0.2
 struct session_options {
     std::size_t context = 0;  ///< tokens that it has room for
-    std::size_t undo = 0;     ///< tokens that can be taken back at any time; each costs the Mamba states and a row of every window again
+    /// Tokens that can be taken back from where it has read to; each costs the Mamba states and a row of every window again.
+    std::size_t undo = 0;
     /// Of memory that it takes itself: states, windows, and the full layer's K/V behind the first `small_page_tokens`. Those grow page by page, so
     /// that a short text in a large context takes what it needs and no more.
     page_size pages = page_size::huge;
@@ -193,7 +200,7 @@ public:
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
-    /// Tokens that can be taken back at any time. @since 0.2
+    /// Tokens that can be taken back from where it has read to. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
     // For pass.hpp and snapshot.hpp.
@@ -390,7 +397,7 @@ public:
     /// Without room for any token.
     workspace() = default;
     workspace(workspace&& other) noexcept { *this = std::move(other); }
-    /// What was moved from has no room for any token, and fits no model.
+    /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
         detail::workspace_places<Shape, Kv>::operator=(other);
         with = other.with;

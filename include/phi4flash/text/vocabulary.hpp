@@ -106,7 +106,8 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
-    /// Looked at for one string, at most. In a table that is half full nobody is that far from the own place by chance.
+    /// Looked at for one string, at most. In a table that is half full nobody is that far from its own place by chance, and
+    /// four times as many places in a row are not used.
     static constexpr std::size_t max_probes = 256;
 
     std::vector<char> blob_;
@@ -168,8 +169,8 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     std::size_t i = slot_of(bytes);
     for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
         if (++probes > max_probes)
-            return error::format(errc::bad_vocabulary, "token %zu: its hash is that of more than %zu others: want strings that were not made for that", id,
-                                 max_probes);
+            return error::format(errc::bad_vocabulary,
+                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id, max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());

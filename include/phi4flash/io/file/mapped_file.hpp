@@ -29,12 +29,14 @@ __declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIB
                                                          const wchar_t*);
 #if defined(_WIN64)
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long long, unsigned long);
 #else
 __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long, unsigned long);
 #endif
 __declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
-__declspec(dllimport) void* __stdcall VirtualAlloc(void*, decltype(sizeof(0)), unsigned long, unsigned long);
-__declspec(dllimport) int __stdcall VirtualFree(void*, decltype(sizeof(0)), unsigned long);
 __declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
 __declspec(dllimport) unsigned long __stdcall GetFileType(void*);
 __declspec(dllimport) int __stdcall CloseHandle(void*);

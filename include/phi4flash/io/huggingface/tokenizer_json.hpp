@@ -290,7 +290,7 @@ PHI4FLASH_BODY bool tokenizer_json_reader::added_field(json_fact& fact) {
     seen_fields_ |= 1u << place;
     if (name == "id") {
         if (fact.kind != json_kind::number || fact.number < 0 || std::floor(fact.number) != fact.number)
-            return complain(errc::json_wrong_type, "wants a whole number from 0");
+            return complain(errc::json_wrong_type, "wants a whole number from 0 on");
         if (fact.number >= static_cast<double>(max_vocabulary_ids))
             return fail(error::format(errc::bad_vocabulary, "added token id %.0f is not below the limit of %zu", fact.number,
                                       max_vocabulary_ids));

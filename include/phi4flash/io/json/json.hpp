@@ -53,7 +53,7 @@ public:
         return fail(error::format(errc::json_duplicate_key, "byte %zu: key '%s' occurs twice in one object", position(),
                                   printable(name).c_str()));
     }
-    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    /// The text is not JSON at byte `at`; `why`: the parser's words; `cut`: it ends there, in the middle of something.
     void not_json(std::size_t at, const char* why, bool cut);
 
     [[nodiscard]] const status& outcome() const { return outcome_; }

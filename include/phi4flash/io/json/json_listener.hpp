@@ -41,7 +41,8 @@ public:
     virtual bool start_array() = 0;
     virtual bool end_array() = 0;
     virtual bool key(std::string& name) = 0;
-    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, and would have to go on.
+    /// The text is not JSON at byte `at`. `why`: the parser's words; `cut`: it ends there, in the middle of something (of a word that belongs
+    /// nowhere, too).
     virtual void not_json(std::size_t at, const char* why, bool cut) = 0;
 
 protected:

@@ -100,7 +100,7 @@ TEST_CASE("scheduler: what is refused, and a scheduler that is dropped in the mi
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("scheduler: a drafter that throws when it hears of the end leaves a text that ends") {
+TEST_CASE("scheduler: a drafter that throws when it hears of the end leaves a text that ends, and whose end is told") {
     struct forgetful {
         bool throws = false;
         void read(std::span<const std::int32_t>) {
@@ -108,71 +108,46 @@ TEST_CASE("scheduler: a drafter that throws when it hears of the end leaves a te
         }
         std::size_t propose(std::span<std::int32_t>) { return 0; }
     };
-    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
-    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 1});
-    auto past = *session_type::create(f.m, {.context = 64, .undo = 3});
-    forgetful drafter;
-    p4::generation_options options{.sampling = greedy, .max_tokens = 6};
-    options.drafts.from = drafter;
-    REQUIRE(s.add({.past = &past, .prompt = some_prompt(5, 1), .options = options}));
-    heard have;
-    std::size_t thrown = 0;
-    for (std::size_t ticks = 0; s.size() != 0; ++ticks) {
-        REQUIRE(ticks < 100);
-        REQUIRE(s.tick());
-        for (bool more = true; more;) {
+    for (const bool with_sink : {false, true}) {
+        CAPTURE(with_sink);
+        fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
+        auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 1});
+        auto past = *session_type::create(f.m, {.context = 64, .undo = 3});
+        forgetful drafter;
+        p4::generation_options options{.sampling = greedy, .max_tokens = 6};
+        options.drafts.from = drafter;
+        heard have;
+        auto hear = [&](const p4::generation_event& event) {
+            have.note(event);
             drafter.throws = have.tokens.size() == 6;
+            return true;
+        };
+        REQUIRE(s.add({.past = &past, .prompt = some_prompt(5, 1), .options = options, .sink = with_sink ? p4::event_sink(hear) : p4::event_sink()}));
+        std::size_t thrown = 0;
+        const auto unless_thrown = [&](auto&& work) {
             try {
-                const auto told = s.next_event();
-                more = told.has_value();
-                if (told) have.note(told->event);
+                return work();
             } catch (const std::runtime_error&) {
                 ++thrown;
+                return true;
             }
+        };
+        for (std::size_t ticks = 0; s.size() != 0; ++ticks) {
+            REQUIRE(ticks < 100);
+            const bool good = unless_thrown([&] { return s.tick().has_value(); });
+            REQUIRE(good);
+            const auto tell = [&] {
+                const auto told = s.next_event();
+                return told && hear(told->event);
+            };
+            while (unless_thrown(tell)) {}
         }
+        CHECK(thrown == 1);
+        CHECK(have.tokens.size() == 6);
+        CHECK(have.ends == 1);
+        CHECK(have.reason == stop_reason::max_tokens);
+        CHECK(past.position() == 5 + 5);
     }
-    CHECK(thrown == 1);
-    CHECK(have.tokens.size() == 6);
-    CHECK(have.ends == 1);
-    CHECK(have.reason == stop_reason::max_tokens);
-    CHECK(past.position() == 5 + 5);
-}
-
-TEST_CASE("scheduler: the same of a request with a sink") {
-    struct forgetful {
-        bool throws = false;
-        void read(std::span<const std::int32_t>) {
-            if (throws) throw std::runtime_error("no room");
-        }
-        std::size_t propose(std::span<std::int32_t>) { return 0; }
-    };
-    fixture f(16, {.chunk = 32, .states = 4, .logits = 4});
-    auto s = *scheduler_type::create(f.m, f.w, nullptr, {.requests = 1});
-    auto past = *session_type::create(f.m, {.context = 64, .undo = 3});
-    forgetful drafter;
-    p4::generation_options options{.sampling = greedy, .max_tokens = 6};
-    options.drafts.from = drafter;
-    heard have;
-    auto sink = [&](const p4::generation_event& event) {
-        have.note(event);
-        drafter.throws = have.tokens.size() == 6;
-        return true;
-    };
-    REQUIRE(s.add({.past = &past, .prompt = some_prompt(5, 1), .options = options, .sink = sink}));
-    std::size_t thrown = 0;
-    for (std::size_t ticks = 0; s.size() != 0; ++ticks) {
-        REQUIRE(ticks < 100);
-        bool good = true;
-        try {
-            good = s.tick().has_value();
-        } catch (const std::runtime_error&) {
-            ++thrown;
-        }
-        REQUIRE(good);
-    }
-    CHECK(thrown == 1);
-    CHECK(have.ends == 1);
-    CHECK(have.reason == stop_reason::max_tokens);
 }
 
 TEST_CASE("scheduler: what sinks and executors throw passes through and harms one request at most") {

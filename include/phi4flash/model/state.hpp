@@ -15,9 +15,7 @@ namespace detail {
                          "the %s is in use: a pass that has not ended, or a call whose callback this is, has it; give this one a %s of its own", what,
                          what);
 }
-}  // namespace detail
 
-namespace detail {
 [[nodiscard]] inline error moved_from_error() {
     return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
 }

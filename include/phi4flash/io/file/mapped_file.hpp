@@ -166,9 +166,18 @@ struct scoped_handle {
     void* value;
 };
 
+inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
+    if (copied) {
+        constexpr unsigned long release = 0x8000;
+        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, release);
+    } else {
+        UnmapViewOfFile(bytes.data());
+    }
+}
+
 /// What a map shows, in memory of its own.
 [[nodiscard]] inline result<file_bytes> copy_map(const std::filesystem::path& path, std::span<const std::byte> from, progress_ref tell) {
-    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4, release = 0x8000;
+    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4;
     constexpr std::size_t most = std::size_t{32} << 20;
     auto* const place = static_cast<std::byte*>(VirtualAlloc(nullptr, from.size(), commit_and_reserve, read_write));
     if (place == nullptr) return no_memory_to_read(path, from.size());
@@ -177,18 +186,10 @@ struct scoped_handle {
         std::memcpy(place + at, from.data() + at, n);
         at += n;
         if (tell(at, from.size())) continue;
-        VirtualFree(place, 0, release);
+        unmap_file({place, from.size()}, true);
         return opening_stopped(path, at, from.size());
     }
     return file_bytes{.bytes = {place, from.size()}, .copied = true};
-}
-
-inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
-    if (copied) {
-        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, 0x8000);
-    } else {
-        UnmapViewOfFile(bytes.data());
-    }
 }
 
 [[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,

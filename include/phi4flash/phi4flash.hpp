@@ -64,6 +64,7 @@
 #include <phi4flash/io/check_weights.hpp>
 #include <phi4flash/io/packed/convert.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_file.hpp>
 #include <phi4flash/io/model_files.hpp>
 #include <phi4flash/io/packed/repack.hpp>
 #include <phi4flash/io/safetensors/safetensors_writer.hpp>

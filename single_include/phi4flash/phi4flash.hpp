@@ -183,16 +183,6 @@
 #define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
-// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
-#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
-#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) ||     \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) ||     \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
-#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
-#endif
-#undef PHI4FLASH_IS_SWITCH
-
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
@@ -216,6 +206,21 @@
 #ifndef PHI4FLASH_THREADS
 #define PHI4FLASH_THREADS 1
 #endif
+
+// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
+#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
+#endif
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_STATIC_DISPATCH) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_COMPILE_ONCE) ||                                          \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_IMPLEMENTATION) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_KERNELS) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_AMX) ||         \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_JSON) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_FILES) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_THREADS)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_STATIC_DISPATCH, COMPILE_ONCE, IMPLEMENTATION, KERNELS, AMX, HAS_JSON, FILES and THREADS"
+#endif
+#undef PHI4FLASH_IS_SWITCH
 
 /// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
 /// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.
@@ -1603,6 +1608,24 @@ private:
     std::unique_ptr<std::byte, detail::aligned_delete> data_;
     std::size_t size_ = 0;
 };
+
+namespace detail {
+/// Where things lie in a block that is owned beside it. Moving takes the places along: what was moved from has none, and could
+/// otherwise write where another's things lie.
+template <class Places>
+struct moving_places : Places {
+    moving_places() = default;
+    moving_places(moving_places&& other) noexcept : Places(std::exchange(static_cast<Places&>(other), Places())) {}
+    moving_places& operator=(moving_places&& other) noexcept {
+        static_cast<Places&>(*this) = std::exchange(static_cast<Places&>(other), Places());
+        return *this;
+    }
+    moving_places& operator=(const Places& places) {
+        static_cast<Places&>(*this) = places;
+        return *this;
+    }
+};
+}  // namespace detail
 
 PHI4FLASH_END
 
@@ -39306,6 +39329,8 @@ public:
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
+    /// It has no memory, and all but asking it is refused: it was moved from, or made by the default constructor. @since 0.2
+    [[nodiscard]] bool moved_from() const { return context_ == 0; }
     /// Tokens that can be taken back from where it has read to. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 
@@ -39584,7 +39609,7 @@ public:
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
-        if (r.past->context() == 0) return detail::moved_from_error();
+        if (r.past->moved_from()) return detail::moved_from_error();
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -40597,7 +40622,7 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
-    if (s.context() == 0) return 0;  // it was moved from
+    if (s.moved_from()) return 0;
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo))) +
            detail::snapshot_trailer;
 }
@@ -40617,7 +40642,7 @@ template <class Kv = bf16>
 /// own, or cancelled where it returned false; invalid_argument for a session that was moved from.
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const detail::session_extent of = detail::extent_of(s, undo);
     return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
                                 [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
@@ -40626,7 +40651,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const std::size_t want = snapshot_bytes(s, undo);
     if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
     const auto append = [&](std::span<const std::byte> piece) {
@@ -40750,7 +40775,7 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
-    if (s.context() == 0) return 0;  // it was moved from
+    if (s.moved_from()) return 0;
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window})) +
            detail::snapshot_trailer;
 }
@@ -40759,7 +40784,7 @@ template <sambay_shape Shape, class Kv>
 /// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
     return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
 }
@@ -44956,7 +44981,7 @@ struct sampler_places {
 /// is kept is then chosen as often as from the kept ones alone, and nothing is sorted. Source: Rejection sampling, as in FlashInfer
 /// (arXiv:2501.01005).   Weights are integers (core/token_weight.hpp): two tokens whose probabilities differ by less than one in 16,000 may
 /// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
-class sampler : detail::sampler_places {
+class sampler : detail::moving_places<detail::sampler_places> {
 public:
     /// Bytes that a sampler for so many ids takes. @since 0.2
     [[nodiscard]] static constexpr std::size_t bytes(const sampling_options& options, std::size_t ids) {
@@ -46210,7 +46235,7 @@ private:
     }
 
     memory_block own_;
-    tables in_;
+    detail::moving_places<tables> in_;
     std::size_t kept_ = 0;             // tokens that are remembered
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];
@@ -46232,6 +46257,7 @@ PHI4FLASH_BODY result<ngram_drafter> ngram_drafter::create(std::size_t tokens) {
 }
 
 PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
+    if (in_.text.empty()) return;  // it was moved from
     for (const std::int32_t token : tokens) {
         if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
         if (size_ == most_tokens) reset();
@@ -46246,6 +46272,7 @@ PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
 PHI4FLASH_BODY std::size_t ngram_drafter::propose(std::span<draft> out) {
     float reached = 1.0f;
     std::size_t n = 0;
+    if (in_.text.empty()) return n;
     for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
         const guess g = guess_after(size_ + n);
         if (g.kind == no_kind) break;
@@ -46889,10 +46916,43 @@ PHI4FLASH_END
 
 PHI4FLASH_BEGIN
 
+namespace detail {
+/// What a prefix_cache holds, and where it lies in its memory.
+struct prefix_cache_places {
+    static constexpr std::uint32_t none = 0xffffffffu;
+
+    /// Memory for K/V of some tokens of a text, or for a part of its states.
+    struct page {
+        std::uint32_t before = none;  ///< the page of the tokens before; of states and of free pages the next one
+        std::uint32_t users = 0;      ///< entries that end here, and pages that go on from here
+        std::uint32_t first = 0;      ///< position of its first token
+        std::uint32_t count = 0;      ///< tokens
+    };
+    struct entry {
+        std::size_t position = 0;     ///< tokens
+        std::uint64_t used = 0;       ///< when, by clock_
+        std::uint32_t last = none;    ///< page of its last tokens
+        std::uint32_t states = none;  ///< first page of its states
+    };
+
+    sambay_shape shape_;
+    std::size_t budget_ = 0;
+    std::span<page> pages_;
+    entry* entries_ = nullptr;        // [pages]
+    std::int32_t* tokens_ = nullptr;  // [pages, page_tokens]
+    std::byte* memory_ = nullptr;     // [pages, sizes::page]
+    std::size_t n_entries_ = 0;
+    std::size_t n_free_ = 0;
+    std::uint32_t free_ = none;
+    std::uint64_t clock_ = 0;
+};
+}  // namespace detail
+
 /// States after texts. Takes its budget once, and nothing later. For sessions of one model, which may differ in context and undo; for one
-/// thread at a time. Restoring gives the bits that were kept: pages are shared only where they are the same bits, too.
+/// thread at a time. Restoring gives the bits that were kept: pages are shared only where they are the same bits, too. What was moved from holds
+/// nothing and fits no session (invalid_argument).
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
-class prefix_cache {
+class prefix_cache : detail::moving_places<detail::prefix_cache_places> {
 public:
     using session_type = session<Shape, Kv>;
     static constexpr std::size_t page_tokens = 64;
@@ -47034,21 +47094,6 @@ public:
     [[nodiscard]] std::size_t bytes_used() const { return of_.bytes(pages_.size() - n_free_); }  ///< of them
 
 private:
-    static constexpr std::uint32_t none = 0xffffffffu;
-
-    /// Memory for K/V of some tokens of a text, or for a part of its states.
-    struct page {
-        std::uint32_t before = none;  ///< the page of the tokens before; of states and of free pages the next one
-        std::uint32_t users = 0;      ///< entries that end here, and pages that go on from here
-        std::uint32_t first = 0;      ///< position of its first token
-        std::uint32_t count = 0;      ///< tokens
-    };
-    struct entry {
-        std::size_t position = 0;     ///< tokens
-        std::uint64_t used = 0;       ///< when, by clock_
-        std::uint32_t last = none;    ///< page of its last tokens
-        std::uint32_t states = none;  ///< first page of its states
-    };
     struct shared_pages {
         std::uint32_t last = none;
         std::size_t count = 0;
@@ -47070,7 +47115,7 @@ private:
             return static_cast<std::size_t>((states + std::uint64_t{(std::min)(tokens, window)} * row + page - 1) / page);
         }
         [[nodiscard]] constexpr std::size_t bytes_a_page() const {
-            return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
+            return page + sizeof(detail::prefix_cache_places::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
         }
         /// SIZE_MAX where it is more than that.
         [[nodiscard]] constexpr std::size_t bytes(std::uint64_t pages) const {
@@ -47100,7 +47145,7 @@ private:
         std::size_t used_ = 0;
     };
 
-    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
+    explicit prefix_cache(const model<Shape>& m) : of_(m.shape().shape()) { shape_ = m.shape().shape(); }
 
     [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return tokens / page_tokens + (tokens % page_tokens != 0 ? 1 : 0); }
 
@@ -47251,17 +47296,7 @@ private:
     }
 
     memory_block own_;
-    sambay_shape shape_;
     sizes of_;
-    std::size_t budget_ = 0;
-    std::span<page> pages_;
-    entry* entries_ = nullptr;        // [pages]
-    std::int32_t* tokens_ = nullptr;  // [pages, page_tokens]
-    std::byte* memory_ = nullptr;     // [pages, of_.page]
-    std::size_t n_entries_ = 0;
-    std::size_t n_free_ = 0;
-    std::uint32_t free_ = none;
-    std::uint64_t clock_ = 0;
 };
 
 /// Brings a session to having read `tokens`, or as near before that as can be: by rewinding where it can go back so far, else from the cache,
@@ -49595,35 +49630,13 @@ PHI4FLASH_END
 /// A file as read-only memory: mapped, not copied, so that a checkpoint costs memory only where it has been touched. Where the file
 /// system cannot map (FUSE with direct_io, some network mounts) it is read instead.
 
-#if PHI4FLASH_FILES
-#include <cerrno>
-#include <system_error>
+// ---- phi4flash/io/file/file_part.hpp -------------------------------------------------------------------------------------
+/// What is read and how: a part of a file that the host has opened, and the ways in which a file becomes memory; and what is wrong with files,
+/// in the same sentences on every system. For mapped_file.
 
-#if defined(_WIN32)
-// The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
-union _LARGE_INTEGER;
-struct _SECURITY_ATTRIBUTES;
-extern "C" {
-__declspec(dllimport) void* __stdcall CreateFileW(const wchar_t*, unsigned long, unsigned long, _SECURITY_ATTRIBUTES*,
-                                                  unsigned long, unsigned long, void*);
-__declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIBUTES*, unsigned long, unsigned long, unsigned long,
-                                                         const wchar_t*);
-#if defined(_WIN64)
-__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
-__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long long, unsigned long, unsigned long);
-__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long long, unsigned long);
-#else
-__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
-__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long, unsigned long, unsigned long);
-__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long, unsigned long);
-#endif
-__declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
-__declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
-__declspec(dllimport) unsigned long __stdcall GetFileType(void*);
-__declspec(dllimport) int __stdcall CloseHandle(void*);
-__declspec(dllimport) unsigned long __stdcall GetLastError(void);
-}
-#endif
+#if PHI4FLASH_FILES
+#include <filesystem>
+#include <system_error>
 
 PHI4FLASH_BEGIN
 
@@ -49729,92 +49742,28 @@ struct file_bytes {
     if (const status ok = check_file_size(path, bytes); !ok) return ok.error();
     return bytes;
 }
+}  // namespace detail
 
-#if defined(_WIN32)
-[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
-    const auto code = static_cast<int>(GetLastError());
-    const bool missing = code == 2 || code == 3;  // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
-    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
-                      std::system_category().message(code).c_str());
-}
+PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
-/// Closes a handle when it leaves the scope.
-struct scoped_handle {
-    explicit scoped_handle(void* h) : value(h) {}
-    scoped_handle(const scoped_handle&) = delete;
-    scoped_handle& operator=(const scoped_handle&) = delete;
-    ~scoped_handle() { CloseHandle(value); }
-    void* value;
-};
+// ---- phi4flash/io/file/map_posix.hpp -------------------------------------------------------------------------------------
+/// Maps of files by the calls of POSIX, and what is read where a file system cannot map. For mapped_file; map_windows.hpp has the same functions
+/// of Windows.
 
-inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
-    if (copied) {
-        constexpr unsigned long release = 0x8000;
-        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, release);
-    } else {
-        UnmapViewOfFile(bytes.data());
-    }
-}
+#if PHI4FLASH_FILES && !defined(_WIN32)
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
 
-/// What a map shows, in memory of its own.
-[[nodiscard]] inline result<file_bytes> copy_map(const std::filesystem::path& path, std::span<const std::byte> from, progress_ref tell) {
-    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4;
-    constexpr std::size_t most = std::size_t{32} << 20;
-    auto* const place = static_cast<std::byte*>(VirtualAlloc(nullptr, from.size(), commit_and_reserve, read_write));
-    if (place == nullptr) return no_memory_to_read(path, from.size());
-    for (std::size_t at = 0; at < from.size();) {
-        const std::size_t n = (std::min)(most, from.size() - at);
-        std::memcpy(place + at, from.data() + at, n);
-        at += n;
-        if (tell(at, from.size())) continue;
-        unmap_file({place, from.size()}, true);
-        return opening_stopped(path, at, from.size());
-    }
-    return file_bytes{.bytes = {place, from.size()}, .copied = true};
-}
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+PHI4FLASH_BEGIN
 
-[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
-                                                 const mapping_options& options, progress_ref tell) {
-    constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
-    constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
-    if (GetFileType(file) != disk_file) return not_a_file(path);
-    std::int64_t size = 0;
-    if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
-    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
-    if (!bytes) return bytes.error();
-    const auto before = static_cast<std::size_t>(offset % granularity);
-    const auto place = offset - before;
-    const auto count = static_cast<std::size_t>(*bytes);
-    void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
-    if (section == nullptr) return last_system_error(path, "cannot be mapped");
-    const scoped_handle mapping(section);
-    const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
-                                           static_cast<unsigned long>(place & 0xffffffffu), before + count);
-    if (data == nullptr) return last_system_error(path, "cannot be mapped");
-    const std::span<const std::byte> part(static_cast<const std::byte*>(data) + before, count);
-    if (!options.copy && offset % part_alignment == 0) return file_bytes{.bytes = part, .before = before};
-    const auto copied = copy_map(path, part, tell);
-    UnmapViewOfFile(data);
-    return copied;
-}
+namespace detail {
 
-[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
-    if (path.empty()) return no_path();
-    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
-    constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
-    void* const raw =
-        CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
-    if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
-    const scoped_handle file(raw);
-    std::error_code ignored;
-    if (std::filesystem::is_directory(path, ignored)) return not_a_file(path);
-    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
-}
-
-inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
-[[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
-[[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
-#else
 [[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
     const int code = errno;
     const bool missing = code == ENOENT || code == ENOTDIR;
@@ -49936,8 +49885,138 @@ template <class Map>
 }
 
 inline void unmap_file(std::span<const std::byte> bytes, bool /*copied*/) { ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size()); }
-#endif
 }  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
+
+// ---- phi4flash/io/file/map_windows.hpp -----------------------------------------------------------------------------------
+/// Maps of files by the calls of Windows. For mapped_file; map_posix.hpp has the same functions of other systems.
+
+#if PHI4FLASH_FILES && defined(_WIN32)
+#include <filesystem>
+#include <system_error>
+
+// The few declarations that a map needs, the same as in <windows.h>, which would bring thousands of macros along.
+union _LARGE_INTEGER;
+struct _SECURITY_ATTRIBUTES;
+extern "C" {
+__declspec(dllimport) void* __stdcall CreateFileW(const wchar_t*, unsigned long, unsigned long, _SECURITY_ATTRIBUTES*,
+                                                  unsigned long, unsigned long, void*);
+__declspec(dllimport) void* __stdcall CreateFileMappingW(void*, _SECURITY_ATTRIBUTES*, unsigned long, unsigned long, unsigned long,
+                                                         const wchar_t*);
+#if defined(_WIN64)
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long long, unsigned long);
+#else
+__declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) void* __stdcall VirtualAlloc(void*, unsigned long, unsigned long, unsigned long);
+__declspec(dllimport) int __stdcall VirtualFree(void*, unsigned long, unsigned long);
+#endif
+__declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
+__declspec(dllimport) int __stdcall GetFileSizeEx(void*, _LARGE_INTEGER*);
+__declspec(dllimport) unsigned long __stdcall GetFileType(void*);
+__declspec(dllimport) int __stdcall CloseHandle(void*);
+__declspec(dllimport) unsigned long __stdcall GetLastError(void);
+}
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+
+[[nodiscard]] inline error last_system_error(const std::filesystem::path& path, const char* what) {
+    const auto code = static_cast<int>(GetLastError());
+    const bool missing = code == 2 || code == 3;  // ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
+    return file_error(missing ? errc::file_not_found : errc::file_unreadable, path, what,
+                      std::system_category().message(code).c_str());
+}
+
+/// Closes a handle when it leaves the scope.
+struct scoped_handle {
+    explicit scoped_handle(void* h) : value(h) {}
+    scoped_handle(const scoped_handle&) = delete;
+    scoped_handle& operator=(const scoped_handle&) = delete;
+    ~scoped_handle() { CloseHandle(value); }
+    void* value;
+};
+
+inline void unmap_file(std::span<const std::byte> bytes, bool copied) {
+    if (copied) {
+        constexpr unsigned long release = 0x8000;
+        VirtualFree(const_cast<std::byte*>(bytes.data()), 0, release);
+    } else {
+        UnmapViewOfFile(bytes.data());
+    }
+}
+
+/// What a map shows, in memory of its own.
+[[nodiscard]] inline result<file_bytes> copy_map(const std::filesystem::path& path, std::span<const std::byte> from, progress_ref tell) {
+    constexpr unsigned long commit_and_reserve = 0x3000, read_write = 4;
+    constexpr std::size_t most = std::size_t{32} << 20;
+    auto* const place = static_cast<std::byte*>(VirtualAlloc(nullptr, from.size(), commit_and_reserve, read_write));
+    if (place == nullptr) return no_memory_to_read(path, from.size());
+    for (std::size_t at = 0; at < from.size();) {
+        const std::size_t n = (std::min)(most, from.size() - at);
+        std::memcpy(place + at, from.data() + at, n);
+        at += n;
+        if (tell(at, from.size())) continue;
+        unmap_file({place, from.size()}, true);
+        return opening_stopped(path, at, from.size());
+    }
+    return file_bytes{.bytes = {place, from.size()}, .copied = true};
+}
+
+[[nodiscard]] inline result<file_bytes> map_part(const std::filesystem::path& path, void* file, std::uint64_t offset, std::uint64_t wanted,
+                                                 const mapping_options& options, progress_ref tell) {
+    constexpr unsigned long page_readonly = 2, map_read = 4, disk_file = 1;
+    constexpr std::uint64_t granularity = 65536;  // of places in files at which a map may begin
+    if (GetFileType(file) != disk_file) return not_a_file(path);
+    std::int64_t size = 0;
+    if (GetFileSizeEx(file, reinterpret_cast<_LARGE_INTEGER*>(&size)) == 0) return last_system_error(path, "has no size");
+    const auto bytes = part_of_file(path, static_cast<std::uint64_t>(size), offset, wanted);
+    if (!bytes) return bytes.error();
+    const auto before = static_cast<std::size_t>(offset % granularity);
+    const auto place = offset - before;
+    const auto count = static_cast<std::size_t>(*bytes);
+    void* const section = CreateFileMappingW(file, nullptr, page_readonly, 0, 0, nullptr);
+    if (section == nullptr) return last_system_error(path, "cannot be mapped");
+    const scoped_handle mapping(section);
+    const void* const data = MapViewOfFile(mapping.value, map_read, static_cast<unsigned long>(place >> 32),
+                                           static_cast<unsigned long>(place & 0xffffffffu), before + count);
+    if (data == nullptr) return last_system_error(path, "cannot be mapped");
+    const std::span<const std::byte> part(static_cast<const std::byte*>(data) + before, count);
+    if (!options.copy && offset % part_alignment == 0) return file_bytes{.bytes = part, .before = before};
+    const auto copied = copy_map(path, part, tell);
+    UnmapViewOfFile(data);
+    return copied;
+}
+
+[[nodiscard]] inline result<file_bytes> map_file(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
+    if (path.empty()) return no_path();
+    constexpr unsigned long generic_read = 0x80000000ul, share_all = 7, open_existing = 3, normal = 0x80;
+    constexpr unsigned long backup_semantics = 0x02000000ul;  // without it a folder is "access denied", not a folder
+    void* const raw =
+        CreateFileW(path.c_str(), generic_read, share_all, nullptr, open_existing, normal | backup_semantics, nullptr);
+    if (reinterpret_cast<std::intptr_t>(raw) == -1) return last_system_error(path, "cannot be opened");
+    const scoped_handle file(raw);
+    std::error_code ignored;
+    if (std::filesystem::is_directory(path, ignored)) return not_a_file(path);
+    return map_part(path, file.value, 0, UINT64_MAX, options, tell);
+}
+
+inline void release_pages(std::span<const std::byte>) {}  // the system trims working sets by itself
+[[nodiscard]] inline page_share share_of_map(std::span<const std::byte>, bool) { return {}; }
+[[nodiscard]] inline std::uint64_t memory_of_machine() { return UINT64_MAX; }  // not asked
+}  // namespace detail
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
+
+#if PHI4FLASH_FILES
+#include <filesystem>
+
+PHI4FLASH_BEGIN
 
 /// A read-only map of a whole file, or of a part of one. Moving keeps the address. Reading from several threads is safe. A file that another
 /// program shortens meanwhile takes the pages away under the reader: replace a file by renaming, never in place.
@@ -50022,41 +50101,6 @@ namespace detail {
 }
 }  // namespace detail
 
-namespace detail {
-[[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
-    return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
-                         static_cast<unsigned long long>(have));
-}
-
-/// A file as text, `all` of it or no more than its first `max_bytes`.
-#if defined(_WIN32)
-[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
-    const auto file = mapped_file::open(path);  // nobody can shorten it
-    if (!file) return file.error();
-    if (all && file->text().size() > max_bytes) return larger_than(path, max_bytes, file->text().size());
-    return std::string(file->text().substr(0, max_bytes));
-}
-#else
-[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
-    if (path.empty()) return no_path();
-    const int fd = open_to_read(path);
-    if (fd < 0) return last_system_error(path, "cannot be opened");
-    const scoped_descriptor file(fd);
-    const auto size = size_of_file(path, fd);
-    if (!size) return size.error();
-    if (const status ok = check_file_size(path, *size); !ok) return ok.error();
-    if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
-    std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
-    if (const status ok = read_into(path, fd, 0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, {}); !ok) return ok.error();
-    return text;
-}
-#endif
-}  // namespace detail
-
-/// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
-/// file_too_large above `max_bytes`, before memory is taken.
-[[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
-
 #if PHI4FLASH_BODIES
 PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::open(const std::filesystem::path& path, const mapping_options& options, progress_ref tell) {
     return detail::or_out_of_memory("open a file", [&] { return from(detail::map_file(path, options, tell), path, options, tell); });
@@ -50080,10 +50124,6 @@ PHI4FLASH_COLD_BODY result<mapped_file> mapped_file::from(const result<detail::f
     if (options.populate)
         if (const status ok = detail::populate({&file, 1}, path, tell); !ok) return ok.error();
     return file;
-}
-
-PHI4FLASH_COLD_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
-    return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
 }
 #endif
 
@@ -51199,6 +51239,58 @@ template <tensor_source Source, class Out, class Tell>
 }
 
 PHI4FLASH_END
+
+// ---- phi4flash/io/file/read_file.hpp -------------------------------------------------------------------------------------
+/// A small file as text, or the beginning of one.
+
+#if PHI4FLASH_FILES
+#include <filesystem>
+
+PHI4FLASH_BEGIN
+
+namespace detail {
+[[nodiscard]] inline error larger_than(const std::filesystem::path& path, std::size_t max_bytes, std::uint64_t have) {
+    return error::format(errc::file_too_large, "%s: want at most %zu bytes, have %llu", printable(path).c_str(), max_bytes,
+                         static_cast<unsigned long long>(have));
+}
+
+/// A file as text, `all` of it or no more than its first `max_bytes`.
+#if defined(_WIN32)
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    const auto file = mapped_file::open(path);  // nobody can shorten it
+    if (!file) return file.error();
+    if (all && file->text().size() > max_bytes) return larger_than(path, max_bytes, file->text().size());
+    return std::string(file->text().substr(0, max_bytes));
+}
+#else
+[[nodiscard]] inline result<std::string> read_text(const std::filesystem::path& path, std::size_t max_bytes, bool all) {
+    if (path.empty()) return no_path();
+    const int fd = open_to_read(path);
+    if (fd < 0) return last_system_error(path, "cannot be opened");
+    const scoped_descriptor file(fd);
+    const auto size = size_of_file(path, fd);
+    if (!size) return size.error();
+    if (const status ok = check_file_size(path, *size); !ok) return ok.error();
+    if (all && *size > max_bytes) return larger_than(path, max_bytes, *size);
+    std::string text(static_cast<std::size_t>((std::min)(*size, static_cast<std::uint64_t>(max_bytes))), '\0');
+    if (const status ok = read_into(path, fd, 0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, {}); !ok) return ok.error();
+    return text;
+}
+#endif
+}  // namespace detail
+
+/// A small file as text, read and not mapped: one that becomes shorter meanwhile is refused. Errors: those of mapped_file::open, and
+/// file_too_large above `max_bytes`, before memory is taken.
+[[nodiscard]] PHI4FLASH_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+
+#if PHI4FLASH_BODIES
+PHI4FLASH_COLD_BODY result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes) {
+    return detail::or_out_of_memory("read a file", [&] { return detail::read_text(path, max_bytes, true); });
+}
+#endif
+
+PHI4FLASH_END
+#endif  // PHI4FLASH_FILES
 
 // ---- phi4flash/io/model_files.hpp ----------------------------------------------------------------------------------------
 /// What a user names as a model: a checkpoint folder of Hugging Face, or one packed file; or the bytes of either.

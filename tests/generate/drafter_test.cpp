@@ -100,6 +100,16 @@ TEST_CASE("ngram_drafter: what followed the last tokens before") {
     CHECK(proposed(d, 3) == ids_type{1, 2, 1});
 }
 
+TEST_CASE("ngram_drafter: what was moved from guesses nothing, and does not touch the memory that went along") {
+    auto d = drafter_for(100);
+    d.read(ids_type{1, 2, 3, 4, 1, 2});
+    auto moved = std::move(d);
+    d.reset();  // NOLINT(bugprone-use-after-move)
+    d.read(ids_type{7, 8, 7, 8, 7, 8});
+    CHECK(proposed(d, 4).empty());
+    CHECK(proposed(moved, 2) == ids_type{3, 4});
+}
+
 TEST_CASE("ngram_drafter: as a twin that looks at everything") {
     generator random(4);
     for (const std::size_t words : {3u, 12u, 200u}) {

@@ -320,7 +320,7 @@ TEST_CASE("generation: a session that is replaced in the middle of a pass") {
             REQUIRE(p4::step(f.m, other, elsewhere.w, 1));
         }
         *past = std::move(other);
-        CHECK(other.context() == 0);  // NOLINT(bugprone-use-after-move): it has no memory, and says so
+        CHECK(other.moved_from());  // NOLINT(bugprone-use-after-move): it has no memory, and says so
         fixture unused;
         const auto refused = p4::step(f.m, other, unused.w, 1);
         REQUIRE_FALSE(refused);

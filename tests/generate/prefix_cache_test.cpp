@@ -351,6 +351,13 @@ TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused"
     REQUIRE(cache->keep(s, text));
     cache_type moved = *std::move(cache);
     auto back = f.make();
+    cache->clear();  // NOLINT(bugprone-use-after-move): it holds nothing, and what went along is left alone
+    check_refused(cache->keep(s, text), p4::errc::invalid_argument, "another shape");
+    check_refused(cache->restore(back, text), p4::errc::invalid_argument, "another shape");
+    CHECK(cache->find(text) == 0);
+    CHECK(cache->size() == 0);
+    CHECK(cache->budget() == 0);
+    CHECK(cache->saved_states_bytes(s, text) == 0);
     REQUIRE(moved.restore(back, text));
     CHECK(f.saved(back) == saved);
     check_refused(cache_type::create(f.m, 100), p4::errc::invalid_argument, "want a budget of at least");

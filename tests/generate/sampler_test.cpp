@@ -197,6 +197,21 @@ TEST_CASE("sampler: greedy takes the highest logit, and the lowest id among equa
     CHECK(s.choose(floats{-4, -3, -2, -1, -0.5f}) == 4);
 }
 
+TEST_CASE("sampler: what was moved from does not touch the memory that went along") {
+    const floats rising{0, 1, 2, 3};
+    const floats falling{3, 2, 1, 0};
+    p4::sampler s = make({.temperature = 1.0f, .repetition_penalty = 2.0f, .seed = 3}, std::vector<bool>(4, true));
+    p4::sampler same = make({.temperature = 1.0f, .repetition_penalty = 2.0f, .seed = 3}, std::vector<bool>(4, true));
+    p4::sampler moved = std::move(s);
+    for (int i = 0; i < 100; ++i) {
+        s.accept(i % 4);  // NOLINT(bugprone-use-after-move)
+        CHECK(s.choose(falling) == 0);
+        CHECK(moved.choose(rising) == same.choose(rising));
+    }
+    s = std::move(moved);
+    CHECK(s.choose(rising) == same.choose(rising));
+}
+
 TEST_CASE("sampler: an id that is not allowed is never chosen") {
     const std::vector<bool> allowed{false, true, false, true};
     p4::sampler greedy = make({.temperature = 0.0f}, allowed);

@@ -139,16 +139,6 @@
 #define PHI4FLASH_HAS_KV_INT8 1
 #endif
 
-// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
-#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
-#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) ||     \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) ||     \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
-    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
-#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
-#endif
-#undef PHI4FLASH_IS_SWITCH
-
 /// Matrix tiles of AMX, which the operating system has to be asked for: 1 where we know how. 0 leaves them alone.
 #ifndef PHI4FLASH_AMX
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
@@ -172,6 +162,21 @@
 #ifndef PHI4FLASH_THREADS
 #define PHI4FLASH_THREADS 1
 #endif
+
+// Anything but 0 and 1 would be 1 here and something else in the name of the ABI.
+#define PHI4FLASH_IS_SWITCH(x) ((x) == 0 || (x) == 1)
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_F16) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q8) ||     \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_WEIGHTS_Q4_DENSE) || \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_F32) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_BF16) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_KV_INT8)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_HAS_WEIGHTS_F32 and its kin, and of PHI4FLASH_HAS_KV_F32 and its kin"
+#endif
+#if !PHI4FLASH_IS_SWITCH(PHI4FLASH_STATIC_DISPATCH) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_COMPILE_ONCE) ||                                          \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_IMPLEMENTATION) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_KERNELS) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_AMX) ||         \
+    !PHI4FLASH_IS_SWITCH(PHI4FLASH_HAS_JSON) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_FILES) || !PHI4FLASH_IS_SWITCH(PHI4FLASH_THREADS)
+#error "phi4flash: want 0 or 1 for each of PHI4FLASH_STATIC_DISPATCH, COMPILE_ONCE, IMPLEMENTATION, KERNELS, AMX, HAS_JSON, FILES and THREADS"
+#endif
+#undef PHI4FLASH_IS_SWITCH
 
 /// Of a variable that many files define: each program or shared library has one of its own. Without it GCC makes such a variable one for the
 /// whole process (STB_GNU_UNIQUE), and a plugin that has one can never be unloaded.

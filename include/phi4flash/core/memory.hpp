@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <utility>
 
 PHI4FLASH_BEGIN
 
@@ -108,5 +109,23 @@ private:
     std::unique_ptr<std::byte, detail::aligned_delete> data_;
     std::size_t size_ = 0;
 };
+
+namespace detail {
+/// Where things lie in a block that is owned beside it. Moving takes the places along: what was moved from has none, and could
+/// otherwise write where another's things lie.
+template <class Places>
+struct moving_places : Places {
+    moving_places() = default;
+    moving_places(moving_places&& other) noexcept : Places(std::exchange(static_cast<Places&>(other), Places())) {}
+    moving_places& operator=(moving_places&& other) noexcept {
+        static_cast<Places&>(*this) = std::exchange(static_cast<Places&>(other), Places());
+        return *this;
+    }
+    moving_places& operator=(const Places& places) {
+        static_cast<Places&>(*this) = places;
+        return *this;
+    }
+};
+}  // namespace detail
 
 PHI4FLASH_END

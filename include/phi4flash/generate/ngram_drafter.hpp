@@ -163,7 +163,7 @@ private:
     }
 
     memory_block own_;
-    tables in_;
+    detail::moving_places<tables> in_;
     std::size_t kept_ = 0;             // tokens that are remembered
     std::size_t size_ = 0;             // tokens read
     fare fares_[no_kind];
@@ -185,6 +185,7 @@ PHI4FLASH_BODY result<ngram_drafter> ngram_drafter::create(std::size_t tokens) {
 }
 
 PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
+    if (in_.text.empty()) return;  // it was moved from
     for (const std::int32_t token : tokens) {
         if (const guess g = guess_after(size_); g.kind != no_kind) fares_[g.kind].note(g.token == token);
         if (size_ == most_tokens) reset();
@@ -199,6 +200,7 @@ PHI4FLASH_BODY void ngram_drafter::read(std::span<const std::int32_t> tokens) {
 PHI4FLASH_BODY std::size_t ngram_drafter::propose(std::span<draft> out) {
     float reached = 1.0f;
     std::size_t n = 0;
+    if (in_.text.empty()) return n;
     for (; n < (std::min)(out.size(), max_drafts) && reached > 0.02f; ++n) {
         const guess g = guess_after(size_ + n);
         if (g.kind == no_kind) break;

@@ -14,10 +14,43 @@
 
 PHI4FLASH_BEGIN
 
+namespace detail {
+/// What a prefix_cache holds, and where it lies in its memory.
+struct prefix_cache_places {
+    static constexpr std::uint32_t none = 0xffffffffu;
+
+    /// Memory for K/V of some tokens of a text, or for a part of its states.
+    struct page {
+        std::uint32_t before = none;  ///< the page of the tokens before; of states and of free pages the next one
+        std::uint32_t users = 0;      ///< entries that end here, and pages that go on from here
+        std::uint32_t first = 0;      ///< position of its first token
+        std::uint32_t count = 0;      ///< tokens
+    };
+    struct entry {
+        std::size_t position = 0;     ///< tokens
+        std::uint64_t used = 0;       ///< when, by clock_
+        std::uint32_t last = none;    ///< page of its last tokens
+        std::uint32_t states = none;  ///< first page of its states
+    };
+
+    sambay_shape shape_;
+    std::size_t budget_ = 0;
+    std::span<page> pages_;
+    entry* entries_ = nullptr;        // [pages]
+    std::int32_t* tokens_ = nullptr;  // [pages, page_tokens]
+    std::byte* memory_ = nullptr;     // [pages, sizes::page]
+    std::size_t n_entries_ = 0;
+    std::size_t n_free_ = 0;
+    std::uint32_t free_ = none;
+    std::uint64_t clock_ = 0;
+};
+}  // namespace detail
+
 /// States after texts. Takes its budget once, and nothing later. For sessions of one model, which may differ in context and undo; for one
-/// thread at a time. Restoring gives the bits that were kept: pages are shared only where they are the same bits, too.
+/// thread at a time. Restoring gives the bits that were kept: pages are shared only where they are the same bits, too. What was moved from holds
+/// nothing and fits no session (invalid_argument).
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
-class prefix_cache {
+class prefix_cache : detail::moving_places<detail::prefix_cache_places> {
 public:
     using session_type = session<Shape, Kv>;
     static constexpr std::size_t page_tokens = 64;
@@ -159,21 +192,6 @@ public:
     [[nodiscard]] std::size_t bytes_used() const { return of_.bytes(pages_.size() - n_free_); }  ///< of them
 
 private:
-    static constexpr std::uint32_t none = 0xffffffffu;
-
-    /// Memory for K/V of some tokens of a text, or for a part of its states.
-    struct page {
-        std::uint32_t before = none;  ///< the page of the tokens before; of states and of free pages the next one
-        std::uint32_t users = 0;      ///< entries that end here, and pages that go on from here
-        std::uint32_t first = 0;      ///< position of its first token
-        std::uint32_t count = 0;      ///< tokens
-    };
-    struct entry {
-        std::size_t position = 0;     ///< tokens
-        std::uint64_t used = 0;       ///< when, by clock_
-        std::uint32_t last = none;    ///< page of its last tokens
-        std::uint32_t states = none;  ///< first page of its states
-    };
     struct shared_pages {
         std::uint32_t last = none;
         std::size_t count = 0;
@@ -195,7 +213,7 @@ private:
             return static_cast<std::size_t>((states + std::uint64_t{(std::min)(tokens, window)} * row + page - 1) / page);
         }
         [[nodiscard]] constexpr std::size_t bytes_a_page() const {
-            return page + sizeof(prefix_cache::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
+            return page + sizeof(detail::prefix_cache_places::page) + sizeof(entry) + page_tokens * sizeof(std::int32_t);
         }
         /// SIZE_MAX where it is more than that.
         [[nodiscard]] constexpr std::size_t bytes(std::uint64_t pages) const {
@@ -225,7 +243,7 @@ private:
         std::size_t used_ = 0;
     };
 
-    explicit prefix_cache(const model<Shape>& m) : shape_(m.shape().shape()), of_(shape_) {}
+    explicit prefix_cache(const model<Shape>& m) : of_(m.shape().shape()) { shape_ = m.shape().shape(); }
 
     [[nodiscard]] static constexpr std::size_t pages_of(std::size_t tokens) { return tokens / page_tokens + (tokens % page_tokens != 0 ? 1 : 0); }
 
@@ -376,17 +394,7 @@ private:
     }
 
     memory_block own_;
-    sambay_shape shape_;
     sizes of_;
-    std::size_t budget_ = 0;
-    std::span<page> pages_;
-    entry* entries_ = nullptr;        // [pages]
-    std::int32_t* tokens_ = nullptr;  // [pages, page_tokens]
-    std::byte* memory_ = nullptr;     // [pages, of_.page]
-    std::size_t n_entries_ = 0;
-    std::size_t n_free_ = 0;
-    std::uint32_t free_ = none;
-    std::uint64_t clock_ = 0;
 };
 
 /// Brings a session to having read `tokens`, or as near before that as can be: by rewinding where it can go back so far, else from the cache,

@@ -85,7 +85,7 @@ struct sampler_places {
 /// is kept is then chosen as often as from the kept ones alone, and nothing is sorted. Source: Rejection sampling, as in FlashInfer
 /// (arXiv:2501.01005).   Weights are integers (core/token_weight.hpp): two tokens whose probabilities differ by less than one in 16,000 may
 /// count as equally likely, and one that is 2^-30 times as likely as the likeliest is never chosen.
-class sampler : detail::sampler_places {
+class sampler : detail::moving_places<detail::sampler_places> {
 public:
     /// Bytes that a sampler for so many ids takes. @since 0.2
     [[nodiscard]] static constexpr std::size_t bytes(const sampling_options& options, std::size_t ids) {

@@ -46,7 +46,7 @@ template <sambay_shape Shape, class Kv, class Each, class Sink>
 /// Bytes of the saved states of such a session after so many tokens.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t saved_states_bytes(const session<Shape, Kv>& s, std::size_t position) {
-    if (s.context() == 0) return 0;  // it was moved from
+    if (s.moved_from()) return 0;
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::state_bytes<Kv>(s.shape(), {position, position, s.shape().window})) +
            detail::snapshot_trailer;
 }
@@ -55,7 +55,7 @@ template <sambay_shape Shape, class Kv>
 /// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
     return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
 }

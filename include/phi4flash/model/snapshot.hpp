@@ -303,7 +303,7 @@ inline constexpr std::size_t all_undo = static_cast<std::size_t>(-1);
 /// states again, which are 3.5 MB at the released shape. The rest is 20 MiB of windows there, and 5 KiB a token.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] std::size_t snapshot_bytes(const session<Shape, Kv>& s, std::size_t undo = all_undo) {
-    if (s.context() == 0) return 0;  // it was moved from
+    if (s.moved_from()) return 0;
     return sizeof(detail::snapshot_header) + static_cast<std::size_t>(detail::payload_bytes<Kv>(s.shape(), detail::extent_of(s, undo))) +
            detail::snapshot_trailer;
 }
@@ -323,7 +323,7 @@ template <class Kv = bf16>
 /// own, or cancelled where it returned false; invalid_argument for a session that was moved from.
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const detail::session_extent of = detail::extent_of(s, undo);
     return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
                                 [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
@@ -332,7 +332,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
-    if (s.context() == 0) return detail::moved_from_error();
+    if (s.moved_from()) return detail::moved_from_error();
     const std::size_t want = snapshot_bytes(s, undo);
     if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
     const auto append = [&](std::span<const std::byte> piece) {

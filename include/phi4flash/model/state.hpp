@@ -198,6 +198,8 @@ public:
     [[nodiscard]] std::size_t oldest_position() const { return oldest_; }
     /// Tokens it has room for.
     [[nodiscard]] std::size_t context() const { return context_; }
+    /// It has no memory, and all but asking it is refused: it was moved from, or made by the default constructor. @since 0.2
+    [[nodiscard]] bool moved_from() const { return context_ == 0; }
     /// Tokens that can be taken back from where it has read to. @since 0.2
     [[nodiscard]] std::size_t undo() const { return undo_; }
 

@@ -6,6 +6,7 @@
 
 #include <phi4flash/io/file/file_writer.hpp>
 #include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_file.hpp>
 #include <phi4flash/io/model_files.hpp>
 
 // Sanitizers and fortified headers have calls of their own in these places.

@@ -2,6 +2,7 @@
 #include "io/io_testing.hpp"
 
 #include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_file.hpp>
 
 #include <iterator>
 

@@ -3,7 +3,7 @@
 
 #include <phi4flash/io/huggingface/config.hpp>
 #include <phi4flash/io/huggingface/generation_config.hpp>
-#include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_file.hpp>
 
 #include <array>
 

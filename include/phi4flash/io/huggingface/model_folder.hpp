@@ -3,7 +3,7 @@
 #include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/core/span_of.hpp>
 #include <phi4flash/io/file/file_kind.hpp>
-#include <phi4flash/io/file/mapped_file.hpp>
+#include <phi4flash/io/file/read_file.hpp>
 
 #if PHI4FLASH_FILES
 #include <algorithm>

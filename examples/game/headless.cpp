@@ -116,6 +116,36 @@ void check_damaged_game(game::minds& minds, const std::string& file) {
     expect(minds.cast()[1].said.find(sums[4].box()) != std::string::npos, "after a damaged saved game: " + minds.cast()[1].said);
 }
 
+/// Saved when one was interrupted and the other one asked something else, before either has noticed.
+void check_saved_interrupts(game::minds& minds, const std::string& file) {
+    minds.ask(0, sums[2].question());
+    minds.ask(1, sums[3].question());
+    while (minds.cast()[0].said.empty() || minds.cast()[1].said.empty()) minds.think(1);
+    minds.interrupt(0);
+    minds.ask(1, sums[1].question());
+    minds.save(file);
+    const std::string said = minds.cast()[0].said;
+    while (minds.talking(0) || minds.talking(1)) minds.think(budget);
+    minds.load(file);
+    while (minds.talking(0) || minds.talking(1)) minds.think(0);  // a used-up budget is one piece a frame
+    expect(minds.cast()[0].said == said && minds.cast()[0].interrupted, "an interrupt is part of a saved game: " + minds.cast()[0].said);
+    expect(minds.cast()[1].said.find(sums[1].box()) != std::string::npos, "what is asked next is part of a saved game: " + minds.cast()[1].said);
+}
+
+/// Where a game cannot be saved, the one that was saved before stays.
+void check_full_disk(game::minds& minds, const std::string& file) {
+    std::filesystem::create_directory(file + ".new");  // nothing can be written there
+    bool refused = false;
+    try {
+        minds.save(file);
+    } catch (const std::runtime_error&) {
+        refused = true;
+    }
+    std::filesystem::remove(file + ".new");
+    expect(refused, "a game was saved where none can be");
+    minds.load(file);
+}
+
 /// The talks of both, a piece at a time; saved in the middle, in a game that then goes on, and in another one that loads.
 void check_saved_game(const std::string& model, const std::string& file, std::uint32_t threads) {
     game::minds first(model, {"Ada", "Bob"}, threads);
@@ -138,6 +168,8 @@ void check_saved_game(const std::string& model, const std::string& file, std::ui
         expect(second.cast()[who].said.find(sums[who == 0 ? 0 : 3].box()) != std::string::npos, second.cast()[who].said);
     }
 
+    check_saved_interrupts(second, file);
+    check_full_disk(second, file);
     check_damaged_game(second, file);
 
     // An interrupt in the middle of a talk, and a question in its place.

@@ -3,10 +3,12 @@
 /// part of a saved game. The C API and the standard library; no thread but those of the workspace.
 #include <phi4flash/phi4flash.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -53,8 +55,9 @@ struct character {
     std::string question;
     std::string said;
     std::vector<std::int32_t> ids;   // prompt and answer; the session has read the first ones of them
+    std::uint64_t prompt = 0;        // how many of them are the prompt
     std::uint64_t request = 0;       // 0: silent
-    bool interrupted = false;        // the last answer was
+    bool interrupted = false;        // the last answer was, or this one will be
     std::string next;                // asked while this one talked
 };
 
@@ -83,26 +86,19 @@ public:
 
     /// Asks; whoever is talking is interrupted first.
     void ask(std::size_t who, std::string_view question) {
-        character& c = cast_[who];
-        if (c.request != 0) {
-            c.next = question;
-            interrupt(who);
-            return;
-        }
-        c.question = question;
-        c.said.clear();
-        c.ids = prompt_of(c.question);
-        c.interrupted = false;
-        check(phi4flash_session_reset(c.session.get(), &error));
-        submit(scheduler_, c, 0);
+        if (!talking(who)) return begin(scheduler_, cast_[who], question);
+        cast_[who].next = question;
+        interrupt(who);
     }
 
     /// The next thing that comes of this talk is its end.
     void interrupt(std::size_t who) {
-        if (cast_[who].request != 0) check(phi4flash_scheduler_cancel(scheduler_.get(), cast_[who].request, &error));
+        if (!talking(who)) return;
+        check(phi4flash_scheduler_cancel(scheduler_.get(), cast_[who].request, &error));
+        cast_[who].interrupted = true;
     }
 
-    /// Thinks: every frame. Returns within the budget and one piece of work more, at once if nobody has anything to say.
+    /// Thinks: every frame. Returns within the budget, which may be used up, and one piece of work more, at once if nobody has anything to say.
     void think(std::uint64_t microseconds) {
         auto budget = sized<phi4flash_budget>();
         budget.microseconds = microseconds;
@@ -111,7 +107,7 @@ public:
         while (outcome == PHI4FLASH_TICK_DONE) {
             const auto used = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begin);
             if (static_cast<std::uint64_t>(used.count()) >= microseconds && used.count() != 0) break;
-            budget.microseconds = microseconds - static_cast<std::uint64_t>(used.count());
+            budget.microseconds = (std::max)(microseconds - static_cast<std::uint64_t>(used.count()), std::uint64_t{1});  // 0 would be no limit
             check(phi4flash_scheduler_tick(scheduler_.get(), &budget, &outcome, &error));
             listen();
         }
@@ -119,22 +115,19 @@ public:
 
     // ---- saved games ----------------------------------------------------------------------------------------------------------------
 
-    /// Everybody's words and sessions, in the middle of a talk too: what is being computed has not happened yet.
+    /// Everybody's words and sessions, in the middle of a talk too: what is being computed has not happened yet. The saved game of before is
+    /// replaced by a whole one, or stays.
     void save(const std::string& path) const {
-        std::ofstream out(path, std::ios::binary);
-        for (const character& c : cast_) {
-            std::uint64_t bytes = 0;
-            std::size_t written = 0;
-            check(phi4flash_session_get_snapshot_bytes(c.session.get(), 0, &bytes, &error));
-            std::string snapshot(bytes, '\0');
-            check(phi4flash_session_save(c.session.get(), 0, snapshot.data(), snapshot.size(), &written, &error));
-            put(out, c.question);
-            put(out, c.said);
-            put(out, {reinterpret_cast<const char*>(c.ids.data()), c.ids.size() * sizeof c.ids[0]});
-            put(out, {reinterpret_cast<const char*>(&c.request), sizeof c.request});
-            put(out, snapshot);
-        }
-        if (!out.flush()) throw std::runtime_error("cannot write " + path);
+        const std::string all = saved();
+        const std::string beside = path + ".new";
+        std::ofstream out(beside, std::ios::binary);
+        out.write(all.data(), static_cast<std::streamsize>(all.size()));
+        out.close();
+        std::error_code failed;
+        if (out) std::filesystem::rename(beside, path, failed);
+        if (out && !failed) return;
+        std::filesystem::remove(beside, failed);
+        throw std::runtime_error("cannot write " + path);
     }
 
     /// As it was; its talks go on, and those of now are dropped. A file of another model, or one that was damaged, is refused by its sentence, and
@@ -150,17 +143,21 @@ public:
             character& c = cast.emplace_back(new_character(now.name));
             c.question = take(rest);
             c.said = take(rest);
+            c.next = take(rest);
             const std::string_view ids = take(rest);
             c.ids.resize(ids.size() / sizeof c.ids[0]);
-            std::memcpy(c.ids.data(), ids.data(), c.ids.size() * sizeof c.ids[0]);
-            const std::string_view request = take(rest);
+            if (!ids.empty()) std::memcpy(c.ids.data(), ids.data(), c.ids.size() * sizeof c.ids[0]);
+            c.prompt = take_number(rest);
+            const bool talked = take_number(rest) != 0;
+            c.interrupted = take_number(rest) != 0;
             const std::string_view snapshot = take(rest);
             check(phi4flash_session_restore(c.session.get(), snapshot.data(), snapshot.size(), &error));
-            if (request.find_first_not_of('\0') == std::string_view::npos) continue;  // silent
+            if (!talked) continue;
             auto info = sized<phi4flash_session_info>();
             check(phi4flash_session_get_info(c.session.get(), &info, &error));
-            if (info.position >= c.ids.size()) throw std::runtime_error("the saved game does not fit together");
-            submit(scheduler, c, info.position);  // what the session has not read
+            if (info.position >= c.ids.size() || c.prompt > c.ids.size()) throw std::runtime_error("the saved game does not fit together");
+            if (!c.interrupted) submit(scheduler, c, info.position);  // what the session has not read
+            else if (!c.next.empty()) begin(scheduler, c, std::exchange(c.next, {}));
         }
         cast_.swap(cast);
         scheduler_.swap(scheduler);
@@ -197,10 +194,21 @@ private:
         return make<scheduler_ptr>(phi4flash_scheduler_create, work_.get(), words_.get(), &together);
     }
 
+    void begin(const scheduler_ptr& scheduler, character& c, std::string_view question) const {
+        c.question = question;
+        c.said.clear();
+        c.ids = prompt_of(c.question);
+        c.prompt = c.ids.size();
+        c.interrupted = false;
+        check(phi4flash_session_reset(c.session.get(), &error));
+        submit(scheduler, c, 0);
+    }
+
     /// The ids from this one on are what the character's session reads next.
     static void submit(const scheduler_ptr& scheduler, character& c, std::size_t from) {
         auto options = sized<phi4flash_generation_options>();
-        options.max_tokens = longest_answer;
+        const std::uint64_t answered = c.ids.size() - c.prompt;
+        options.max_tokens = answered < longest_answer ? longest_answer - answered : 1;
         check(phi4flash_scheduler_submit(scheduler.get(), c.session.get(), c.ids.data() + from, c.ids.size() - from, &options, &c.request, &error));
     }
 
@@ -213,8 +221,8 @@ private:
             for (std::size_t who = 0; who < cast_.size(); ++who) {
                 character& c = cast_[who];
                 if (c.request != event.request) continue;
-                c.said.append(event.text, event.text_length);
                 if (event.kind == PHI4FLASH_EVENT_TOKEN) c.ids.push_back(event.token);
+                if (event.text_length != 0) c.said = answer_of(c);
                 if (event.kind != PHI4FLASH_EVENT_END) continue;
                 c.request = 0;
                 c.interrupted = event.reason == PHI4FLASH_END_CANCELLED;
@@ -224,16 +232,53 @@ private:
         }
     }
 
-    static void put(std::ostream& out, std::string_view bytes) {
-        const std::uint64_t size = bytes.size();
-        out.write(reinterpret_cast<const char*>(&size), sizeof size);
-        out.write(bytes.data(), static_cast<std::streamsize>(size));
+    /// What the ids say, and not the texts of events one after the other: those of a talk that was saved between two tokens of one character would
+    /// have only its end.
+    [[nodiscard]] std::string answer_of(const character& c) const {
+        const std::int32_t* const ids = c.ids.data() + c.prompt;
+        const std::size_t n = c.ids.size() - c.prompt;
+        std::size_t length = 0;
+        phi4flash_tokenizer_decode(words_.get(), ids, n, 1, nullptr, 0, &length, nullptr);  // how long?
+        std::string text(length + 1, '\0');
+        check(phi4flash_tokenizer_decode(words_.get(), ids, n, 1, text.data(), text.size(), &length, &error));
+        text.resize(length);
+        return text;
+    }
+
+    [[nodiscard]] std::string saved() const {
+        std::string all;
+        for (const character& c : cast_) {
+            std::uint64_t bytes = 0;
+            std::size_t written = 0;
+            check(phi4flash_session_get_snapshot_bytes(c.session.get(), 0, &bytes, &error));
+            std::string snapshot(bytes, '\0');
+            check(phi4flash_session_save(c.session.get(), 0, snapshot.data(), snapshot.size(), &written, &error));
+            put(all, c.question);
+            put(all, c.said);
+            put(all, c.next);
+            put(all, {reinterpret_cast<const char*>(c.ids.data()), c.ids.size() * sizeof c.ids[0]});
+            put_number(all, c.prompt);
+            put_number(all, c.request != 0 ? 1 : 0);
+            put_number(all, c.interrupted ? 1 : 0);
+            put(all, snapshot);
+        }
+        return all;
+    }
+
+    static void put_number(std::string& out, std::uint64_t number) { out.append(reinterpret_cast<const char*>(&number), sizeof number); }
+    static void put(std::string& out, std::string_view bytes) {
+        put_number(out, bytes.size());
+        out.append(bytes);
+    }
+    static std::uint64_t take_number(std::string_view& rest) {
+        std::uint64_t number = 0;
+        if (rest.size() < sizeof number) throw std::runtime_error("the saved game is cut off");
+        std::memcpy(&number, rest.data(), sizeof number);
+        rest.remove_prefix(sizeof number);
+        return number;
     }
     static std::string_view take(std::string_view& rest) {
-        std::uint64_t size = 0;
-        if (rest.size() < sizeof size) throw std::runtime_error("the saved game is cut off");
-        std::memcpy(&size, rest.data(), sizeof size);
-        rest.remove_prefix(sizeof size);
+        const std::uint64_t size = take_number(rest);
         if (rest.size() < size) throw std::runtime_error("the saved game is cut off");
         const std::string_view bytes = rest.substr(0, size);
         rest.remove_prefix(size);

@@ -35,6 +35,7 @@ func _on_finished(answer: String) -> void:
 	expect(not mind.is_thinking(), "the end of thinking")
 	if step == 1:
 		expect(answer.contains("boxed{632}"), "632, have " + answer)
+		expect(mind.frames > 0, "a script of the node's own")
 		expect(tokens > 5 and frames > tokens / 2, "%d tokens over %d frames" % [tokens, frames])
 		mind.ask("What is 999 + 1?")
 	elif step == 2:

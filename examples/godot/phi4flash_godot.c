@@ -4,7 +4,8 @@
  *   methods     ask(question), interrupt(), is_thinking(), get_longest_thought() in microseconds
  *   signals     token(text), finished(answer), failed(message)
  *
- * The node thinks in its _process, on the main thread, within its budget. The model is opened at the first question. */
+ * The node thinks every frame, on the main thread, within its budget, also where a script of the node's has a _process. The model is opened at the first
+ * question. */
 #include "gdextension_interface.h"
 
 #include <phi4flash/phi4flash.h>
@@ -72,22 +73,27 @@ typedef struct node {
     size_t answer_length;
 } node;
 
-/* Calls object.emit_signal(name, text). */
-static void emit(node* n, const char* name, const char* text, size_t length) {
-    variant self, arguments[2], nothing;
-    const GDExtensionConstVariantPtr given[2] = {&arguments[0], &arguments[1]};
-    string signal = make_name(name), method = make_name("emit_signal"), said = make_string(text, length);
+/* Calls a method of the object's, and destroys the arguments. */
+static void call_object(node* n, const char* name, variant* arguments, GDExtensionInt count) {
+    variant self, nothing;
+    const GDExtensionConstVariantPtr given[2] = {&arguments[0], count > 1 ? &arguments[1] : NULL};
+    string method = make_name(name);
     GDExtensionCallError error;
     godot.variant_of[GDEXTENSION_VARIANT_TYPE_OBJECT](&self, &n->object);
+    godot.variant_call(&self, &method, given, count, &nothing, &error);
+    godot.variant_destroy(&nothing);
+    for (GDExtensionInt i = 0; i < count; ++i) godot.variant_destroy(&arguments[i]);
+    godot.variant_destroy(&self);
+    godot.name_destroy(&method);
+}
+
+static void emit(node* n, const char* name, const char* text, size_t length) {
+    variant arguments[2];
+    string signal = make_name(name), said = make_string(text, length);
     godot.variant_of[GDEXTENSION_VARIANT_TYPE_STRING_NAME](&arguments[0], &signal);
     godot.variant_of[GDEXTENSION_VARIANT_TYPE_STRING](&arguments[1], &said);
-    godot.variant_call(&self, &method, given, 2, &nothing, &error);
-    godot.variant_destroy(&nothing);
-    godot.variant_destroy(&arguments[1]);
-    godot.variant_destroy(&arguments[0]);
-    godot.variant_destroy(&self);
+    call_object(n, "emit_signal", arguments, 2);
     godot.string_destroy(&said);
-    godot.name_destroy(&method);
     godot.name_destroy(&signal);
 }
 
@@ -123,6 +129,7 @@ static phi4flash_code no_memory(phi4flash_error* error) {
 }
 
 static phi4flash_code begin_question(node* n, const char* question, phi4flash_error* error) {
+    if (question == NULL) return no_memory(error);
     const phi4flash_chat_message message = {
         .size = sizeof message, .role = "user", .role_length = 4, .content = question, .content_length = strlen(question)};
     const phi4flash_generation_options options = {.size = sizeof options, .max_tokens = (uint64_t)n->max_tokens};
@@ -317,7 +324,7 @@ static void call(void* given, GDExtensionClassInstancePtr instance, const GDExte
 /* ---- the class ------------------------------------------------------------------------------------------------------------------------ */
 
 static GDExtensionObjectPtr create(void* data, GDExtensionBool notify) {
-    (void)data, (void)notify;
+    (void)data;
     node* const n = calloc(1, sizeof *n);
     if (n == NULL) return NULL;
     n->budget_milliseconds = 4;
@@ -327,6 +334,12 @@ static GDExtensionObjectPtr create(void* data, GDExtensionBool notify) {
     godot.set_instance(n->object, &own, n);
     godot.name_destroy(&own);
     godot.name_destroy(&parent);
+    if (notify) { /* what Godot would have told an object of its own */
+        const int64_t postinitialize = 0;
+        variant what;
+        godot.variant_of[GDEXTENSION_VARIANT_TYPE_INT](&what, (void*)&postinitialize);
+        call_object(n, "notification", &what, 1);
+    }
     return n->object;
 }
 
@@ -338,16 +351,16 @@ static void destroy(void* data, GDExtensionClassInstancePtr instance) {
     free(n);
 }
 
-static void process(GDExtensionClassInstancePtr instance, const GDExtensionConstTypePtr* arguments, GDExtensionTypePtr back) {
-    (void)arguments, (void)back;
-    think(instance);
-}
-
-static string process_name; /* names are unique: the same name, the same pointer in it */
-
-static GDExtensionClassCallVirtual find_virtual(void* data, GDExtensionConstStringNamePtr name, uint32_t hash) {
-    (void)data, (void)hash;
-    return memcmp(name, &process_name, sizeof process_name) == 0 ? process : NULL;
+/* The internal process, as that of a script's takes the place of ours in _process. */
+static void notified(GDExtensionClassInstancePtr instance, int32_t what, GDExtensionBool reversed) {
+    enum { ready = 13, internal_process = 25 };
+    (void)reversed;
+    if (what == internal_process) think(instance);
+    if (what != ready) return;
+    const GDExtensionBool yes = 1;
+    variant on;
+    godot.variant_of[GDEXTENSION_VARIANT_TYPE_BOOL](&on, (void*)&yes);
+    call_object(instance, "set_process_internal", &on, 1);
 }
 
 static void add_methods(string* own, string* empty) {
@@ -411,9 +424,8 @@ static void initialize(void* data, GDExtensionInitializationLevel level) {
     (void)data;
     if (level != GDEXTENSION_INITIALIZATION_SCENE) return;
     string own = make_name("Phi4Flash"), parent = make_name("Node"), empty = make_name("");
-    process_name = make_name("_process");
     const GDExtensionClassCreationInfo5 info = {
-        .is_exposed = 1, .is_runtime = 1, .create_instance_func = create, .free_instance_func = destroy, .get_virtual_func = find_virtual};
+        .is_exposed = 1, .is_runtime = 1, .create_instance_func = create, .free_instance_func = destroy, .notification_func = notified};
     godot.register_class(godot.library, &own, &parent, &info);
     add_methods(&own, &empty);
     add_properties(&own, &empty);
@@ -429,7 +441,6 @@ static void deinitialize(void* data, GDExtensionInitializationLevel level) {
     string own = make_name("Phi4Flash");
     godot.unregister_class(godot.library, &own);
     godot.name_destroy(&own);
-    godot.name_destroy(&process_name);
 }
 
 /* The entry that phi4flash.gdextension names. */

@@ -1,4 +1,4 @@
--- A character that thinks for at most 4 ms a frame. Type a question and press return; escape interrupts.
+-- A character that thinks for 4 ms a frame, and one piece of work more at most. Type a question and press return; escape interrupts.
 --   PHI4FLASH_C_LIBRARY, PHI4FLASH_HEADER, PHI4FLASH_MODEL     files: the library, phi4flash.h, the model
 --   PHI4FLASH_CHECK=1       ask one question, interrupt another one, take a screenshot (answer.png in LÖVE's save folder), print, quit
 local utf8 = require("utf8")
@@ -14,7 +14,9 @@ end
 
 function love.load()
     local header = assert(io.open(os.getenv("PHI4FLASH_HEADER"))):read("*a")
-    model = require("phi4flash").open(os.getenv("PHI4FLASH_C_LIBRARY"), header, os.getenv("PHI4FLASH_MODEL"))
+    local open, library = require("phi4flash").open, os.getenv("PHI4FLASH_C_LIBRARY")
+    assert(not checking or not pcall(open, library, header, "no model")) -- a failure, and then another try
+    model = open(library, header, os.getenv("PHI4FLASH_MODEL"))
     ask("What is 347 + 285?")
     love.graphics.setFont(love.graphics.newFont(16))
 end
@@ -30,13 +32,15 @@ end
 -- What a test wants to know: the answer, a question in the middle of another one, an interrupt of that, the answer again, and a picture of it.
 local check_answers = coroutine.wrap(function()
     for turn = 1, 2 do
+        local asked = thought
         while thought do coroutine.yield() end
+        assert(select(2, asked:think(budget)), "ended, and stays so")
         print("answer: " .. said)
         if not said:find("boxed{632}", 1, true) then return love.event.quit(1) end
         if turn == 1 then
             ask("What is 508 + 77?")
             while #said < 3 do coroutine.yield() end
-            thought:think(0.001) -- in the middle of a pass another question takes its place
+            thought:think(0) -- in the middle of a pass another question takes its place
             ask("What is 999 + 1?")
             while #said < 3 do coroutine.yield() end
             thought:interrupt()

@@ -1,11 +1,8 @@
 -- The C API through LuaJIT's FFI: open(library, header, path) -> model; model:ask(question) -> thought; thought:think(milliseconds) -> text, done.
 local ffi = require("ffi")
-local api, failure
-local max_tokens = 1000 -- of an answer
+local max_tokens, api, failure = 1000 -- of an answer
 
-local function check(code)
-    if code ~= 0 then error(ffi.string(failure.message), 3) end
-end
+local function check(code) return code == 0 or error(ffi.string(failure.message), 3) end
 
 -- A struct with its size, the rest zero but for what is given.
 local function sized(kind, members)
@@ -26,12 +23,15 @@ end
 local thought, model = {}, {}
 thought.__index, model.__index = thought, model
 
--- Goes on for some milliseconds: the text that came, and whether the answer has ended.
+-- Goes on for some milliseconds, and one piece of work at least: the text that came, and whether the answer has ended.
 function thought:think(milliseconds)
-    if self.model.thought ~= self then return "", true end
-    self.budget.microseconds = milliseconds * 1000
-    check(api.phi4flash_generation_advance(self.model.generation, self.budget, self.event, failure))
-    return ffi.string(self.event.text, self.event.text_length), self.event.kind == api.PHI4FLASH_EVENT_END
+    local m = self.model
+    if m.thought ~= self then return "", true end
+    self.budget.microseconds = math.max(1, milliseconds * 1000) -- 0 would be no limit
+    m.thought = nil -- an error ends it too
+    check(api.phi4flash_generation_advance(m.generation, self.budget, self.event, failure))
+    if self.event.kind ~= api.PHI4FLASH_EVENT_END then m.thought = self end
+    return ffi.string(self.event.text, self.event.text_length), m.thought == nil
 end
 
 function thought:interrupt() return self.model.thought ~= self or check(api.phi4flash_generation_cancel(self.model.generation, failure)) end
@@ -48,13 +48,13 @@ function model:ask(question) -- ends the thought before
     return self.thought
 end
 
-local function open(library, header, path)
-    ffi.cdef((("\n" .. header):gsub("\n#[^\n]*", ""):gsub('extern "C" {', ""):gsub('\n} /[*] extern "C" [*]/', ""):gsub("PHI4FLASH_API ", "")))
-    api, failure = ffi.load(library), ffi.new("phi4flash_error")
+return {open = function(library, header, path)
+    local declared = ("\n" .. header):gsub("\n#[^\n]*", ""):gsub('extern "C" {', ""):gsub('\n} /[*] extern "C" [*]/', ""):gsub("PHI4FLASH_API ", "")
+    failure = failure or ffi.cdef(declared) or ffi.new("phi4flash_error") -- types can be declared once
+    api = api or ffi.load(library)
     local m = setmetatable({model = make("model", "model_open", path, #path, nil)}, model)
-    m.tokenizer, m.workspace = make("tokenizer", "tokenizer_open", m.model), make("workspace", "workspace_create", m.model, nil)
+    m.tokenizer = make("tokenizer", "tokenizer_open", m.model)
+    m.workspace = make("workspace", "workspace_create", m.model, sized("workspace_options", {chunk = 32})) -- short pieces of prompts
     m.generation = make("generation", "generation_create", m.workspace, m.tokenizer, sized("generation_options", {max_tokens = max_tokens}))
     return m
-end
-
-return {open = open}
+end}

@@ -61,6 +61,29 @@ with phi4flash.Model(path, library=library) as model:
     expect("boxed{1000}" in "".join(model.ask("What is 999 + 1?", temperature=0.1, top_k=1)), "the answer 1000")
     expect(len("".join(model.ask("What is 12 + 30?", max_tokens=2))) < 20, "two tokens")
 
+    expect("boxed{42}" in "".join(model.ask("What is 12 + 30?", milliseconds=0)), "the answer 42 without time")
+
+    # A text with a NUL is whole.
+    words = ctypes.create_string_buffer(b"ab\0cd")
+    expect(phi4flash.Event(text=ctypes.addressof(words), text_length=5).said() == "ab\0cd", "a text with a NUL")
+
+    # Ctrl-C that comes while a handle is destroyed does not destroy it twice.
+    class Interrupted(phi4flash._Handle):
+        def __init__(self):
+            self._as_parameter_, self.destroyed = phi4flash.pointer(1), []
+
+        def _destroy(self, handle):
+            self.destroyed.append(handle.value)
+            if len(self.destroyed) == 1:
+                raise KeyboardInterrupt
+
+    handle = Interrupted()
+    try:
+        handle.close()
+    except KeyboardInterrupt:
+        handle.close()
+    expect(handle.destroyed == [1, None], f"destroyed once, have {handle.destroyed}")
+
     # Threads of Python's, each with a workspace of its own, over the same weights.
     texts = {}
     sums = {(a, b): a + b for a, b in ((347, 285), (12, 30), (999, 1))}

@@ -64,9 +64,13 @@ class Budget(_Sized):
 
 
 class Event(_Sized):
-    _fields_ = [("size", u32), ("kind", u32), ("token", i32), ("reason", u32), ("text", text), ("text_length", size_t),
+    _fields_ = [("size", u32), ("kind", u32), ("token", i32), ("reason", u32), ("text", pointer), ("text_length", size_t),
                 ("prompt_read", u64), ("prompt_total", u64), ("new_tokens", u64), ("request", u64), ("code", i32), ("unread", i32),
                 ("message", text)]
+
+    def said(self):
+        """Its text, to be read before the next call. (A NUL is a character like others: c_char_p would end there.)"""
+        return ctypes.string_at(self.text, self.text_length).decode()
 
 
 # Arguments between the handle and the error.
@@ -124,8 +128,9 @@ class _Handle:
         create(*arguments, ctypes.byref(self._as_parameter_))
 
     def close(self):
-        self._destroy(self._as_parameter_)
-        self._as_parameter_ = pointer()
+        # Forgotten first: Ctrl-C may be noticed as soon as destroy returns, and no handle may be destroyed twice.
+        handle, self._as_parameter_ = self._as_parameter_, pointer()
+        self._destroy(handle)
 
     def __del__(self):
         self.close()
@@ -192,13 +197,13 @@ class Model:
         session = self.session(len(ids) + max_tokens)
         choices = GenerationOptions(max_tokens=max_tokens, **options)
         generation = _Handle(self.library, "generation", self.library.generation_create, self._workspace, self._tokenizer, ctypes.byref(choices))
-        budget, event = Budget(microseconds=milliseconds * 1000), Event()
+        budget, event = Budget(microseconds=max(1, int(milliseconds * 1000))), Event()  # 0 would be no limit
         try:
             self.library.generation_start(generation, session, ids, len(ids))
             while event.kind != EVENT_END:
                 self.library.generation_advance(generation, ctypes.byref(budget), ctypes.byref(event))
                 if event.text_length:
-                    yield event.text[: event.text_length].decode()
+                    yield event.said()
         finally:
             generation.close()
             session.close()

@@ -196,6 +196,7 @@ typedef struct tokens_cursor {
     sqlite3_vtab_cursor base;
     question q;
     sqlite3_int64 row;
+    sqlite3_value* given[2]; /* question and max_tokens: SQLite looks at these columns too, where several are asked for */
 } tokens_cursor;
 
 static int table_connect(sqlite3* db, void* given, int n, const char* const* arguments, sqlite3_vtab** out, char** error) {
@@ -248,8 +249,17 @@ static int cursor_open(sqlite3_vtab* t, sqlite3_vtab_cursor** out) {
     return SQLITE_OK;
 }
 
+static void end_cursor(tokens_cursor* c) {
+    end_question(&c->q);
+    memset(&c->q, 0, sizeof c->q);
+    for (int i = 0; i < 2; ++i) {
+        sqlite3_value_free(c->given[i]);
+        c->given[i] = NULL;
+    }
+}
+
 static int cursor_close(sqlite3_vtab_cursor* given) {
-    end_question(&((tokens_cursor*)given)->q);
+    end_cursor((tokens_cursor*)given);
     sqlite3_free(given);
     return SQLITE_OK;
 }
@@ -277,13 +287,14 @@ static int cursor_next(sqlite3_vtab_cursor* given) {
 }
 
 static int cursor_filter(sqlite3_vtab_cursor* given, int index, const char* name, int n, sqlite3_value** arguments) {
-    (void)name, (void)n;
+    (void)name;
     tokens_cursor* const c = (tokens_cursor*)given;
     connection* const of = ((tokens_table*)given->pVtab)->of;
     phi4flash_error error;
-    end_question(&c->q);
-    memset(&c->q, 0, sizeof c->q);
+    end_cursor(c);
     c->row = -1;
+    for (int i = 0; i < n; ++i)
+        if ((c->given[i] = sqlite3_value_dup(arguments[i])) == NULL) return SQLITE_NOMEM;
     const char* const text = (const char*)sqlite3_value_text(arguments[0]);
     if (text == NULL) return SQLITE_OK; /* no rows */
     const phi4flash_code code =
@@ -298,6 +309,7 @@ static int cursor_column(sqlite3_vtab_cursor* given, sqlite3_context* to, int co
     if (column == column_position) sqlite3_result_int64(to, c->row);
     if (column == column_token && c->q.event.token >= 0) sqlite3_result_int(to, c->q.event.token);
     if (column == column_text) sqlite3_result_text(to, c->q.event.text, (int)c->q.event.text_length, SQLITE_TRANSIENT);
+    if (column >= column_question && c->given[column - column_question] != NULL) sqlite3_result_value(to, c->given[column - column_question]);
     return SQLITE_OK;
 }
 

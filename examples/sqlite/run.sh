@@ -31,6 +31,10 @@ rows=$(sql "select count(*) from phi4flash_tokens('What is 347 + 285?')")
 [ "$(sql "select count(*) from phi4flash_tokens('What is 347 + 285?') limit 3")" = "$rows" ] || fail "count"
 [ "$(sql "select position from phi4flash_tokens('What is 347 + 285?') limit 3" | tr '\n' ' ')" = "0 1 2 " ] || fail "limit"
 [ "$(sql "select count(*) from phi4flash_tokens('What is 347 + 285?', 4)")" -le 5 ] || fail "max_tokens"
+# What was asked is a column: of several questions, of one that is asked for twice, of a number of tokens.
+[ "$(sql "select question, max_tokens, count(*) from phi4flash_tokens where question in ('What is 12 + 30?', 'What is 9 + 1?') and max_tokens = 3
+    group by 1 order by 1")" = $'What is 12 + 30?|3|3\nWhat is 9 + 1?|3|3' ] || fail "two questions"
+[ "$(sql "select count(*) from phi4flash_tokens('What is 347 + 285?') where question = 'What is 347 + 285?'")" = "$rows" ] || fail "asked for twice"
 echo "a row for each of $rows tokens"
 
 # A table of questions, joined with their answers.

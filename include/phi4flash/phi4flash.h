@@ -11,7 +11,8 @@
  *             the default (`reserved` must be). Members are only ever added at the end: a smaller struct (of a program compiled with an older
  *             header) is read as if the rest were zero, a larger one is taken if what this library does not know is zero. What a function fills
  *             is cut the same way.
- * Strings     are pointer and length in bytes, UTF-8; those that the library gives are terminated by a NUL as well.
+ * Strings     are pointer and length in bytes, UTF-8; those that the library gives are terminated by a NUL as well, but for the bytes of tokens
+ *             (phi4flash_tokenizer_get_bytes). A text may have a NUL in it, too.
  * Handles     *_destroy gives up the caller's handle, takes NULL, and may be called in any order: what others still need lives until they are
  *             destroyed too (a session keeps its model, a generation its workspace, and the session of the text that is under way). In a callback
  *             of a call that uses it a handle may be destroyed as well; it lives until the call returns.

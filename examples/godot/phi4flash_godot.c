@@ -4,8 +4,8 @@
  *   methods     ask(question), interrupt(), is_thinking(), get_longest_thought() in microseconds
  *   signals     token(text), finished(answer), failed(message)
  *
- * The node thinks every frame, on the main thread, within its budget, also where a script of the node's has a _process. The model is opened at the first
- * question. */
+ * The node thinks every frame, on the main thread, within its budget, also where a script of the node's has a _process. The model is opened at
+ * the first question. */
 #include "gdextension_interface.h"
 
 #include <phi4flash/phi4flash.h>

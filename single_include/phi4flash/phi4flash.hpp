@@ -1615,6 +1615,7 @@ namespace detail {
 template <class Places>
 struct moving_places : Places {
     moving_places() = default;
+    moving_places(const Places& places) : Places(places) {}
     moving_places(moving_places&& other) noexcept : Places(std::exchange(static_cast<Places&>(other), Places())) {}
     moving_places& operator=(moving_places&& other) noexcept {
         static_cast<Places&>(*this) = std::exchange(static_cast<Places&>(other), Places());
@@ -38947,7 +38948,7 @@ namespace detail {
 
 /// Views into the source, and memory with the vectors that were widened.
 struct bound_weights {
-    sambay_weights weights;
+    moving_places<sambay_weights> weights;
     memory_block parameters;
 };
 
@@ -39022,7 +39023,7 @@ PHI4FLASH_END
 PHI4FLASH_BEGIN
 
 /// Weights bound to a shape. Big matrices are views into the source, which must outlive the model; the model itself owns a few
-/// MiB of widened vectors. Movable. Const access from any number of threads.
+/// MiB of widened vectors. Movable, but while a pass computes with it. Const access from any number of threads.
 template <sambay_shape Shape = any_sambay>
 class model {
 public:
@@ -39053,6 +39054,8 @@ public:
     [[nodiscard]] const sambay_config& config() const { return config_; }
     [[nodiscard]] const sambay_weights& weights() const { return bound_.weights; }
     [[nodiscard]] layer_plan plan() const { return layer_plan(extents_.n_layers()); }
+    /// It has no weights, and passes refuse it: it was moved from. @since 0.2
+    [[nodiscard]] bool moved_from() const { return bound_.weights.layers.empty(); }
     /// Bytes that the model itself owns, beside the source's.
     [[nodiscard]] std::size_t parameter_bytes() const { return bound_.parameters.bytes().size(); }
 
@@ -39147,8 +39150,8 @@ namespace detail {
                          what);
 }
 
-[[nodiscard]] inline error moved_from_error() {
-    return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+[[nodiscard]] inline error moved_from_error(const char* what = "session") {
+    return error::format(errc::invalid_argument, "the %s has no memory: it was moved to another place", what);
 }
 }  // namespace detail
 
@@ -39530,7 +39533,8 @@ public:
     workspace(workspace&& other) noexcept { *this = std::move(other); }
     /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
-        detail::workspace_places<Shape, Kv>::operator=(other);
+        detail::workspace_places<Shape, Kv>& places = *this;
+        places = std::exchange(static_cast<detail::workspace_places<Shape, Kv>&>(other), {});
         with = other.with;
         own_ = std::move(other.own_);
         shape_ = std::exchange(other.shape_, {});
@@ -39607,6 +39611,7 @@ public:
 
     /// The same of a session that will stand elsewhere by then: all but whether it has room for the tokens.
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
+        if (m.moved_from()) return detail::moved_from_error("model");
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (r.past->moved_from()) return detail::moved_from_error();
@@ -39692,10 +39697,10 @@ public:
     }
 
     /// Computes a piece: a layer's mixer, half of its MLP, or a slice of the output matrix. False when there is nothing left to do. What the
-    /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
+    /// executor throws passes through; the pass is then over, as it is where the model or a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
-        if (any_replaced()) piece_ = piece::broken;
+        if (any_replaced() || model_->moved_from()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:
@@ -40428,6 +40433,14 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
     return true;
 }
 
+/// Whether something can be restored into this session. Errors: in_use, invalid_argument (it was moved from).
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_target(const session<Shape, Kv>& s) {
+    if (s.busy()) return in_use_error("session");
+    if (s.moved_from()) return moved_from_error();
+    return {};
+}
+
 /// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::uint64_t payload) {
@@ -40509,14 +40522,18 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
-/// throws.
+/// throws. Meanwhile it is full: if the source moves it, what half of it went to is no session that has read nothing.
 template <sambay_shape Shape, class Kv>
 class filling {
 public:
-    explicit filling(session<Shape, Kv>& s) : s_(s) { s_.set_busy(true); }
+    explicit filling(session<Shape, Kv>& s) : s_(s) {
+        s_.set_busy(true);
+        s_.resume(s_.context(), s_.context());
+    }
     ~filling() {
+        const bool another = s_.replaced();
         s_.set_busy(false);
-        if (!whole_) s_.reset();
+        if (!whole_ && !another) s_.reset();
     }
     filling(const filling&) = delete;
     filling& operator=(const filling&) = delete;
@@ -40538,7 +40555,7 @@ template <sambay_shape Shape, class Kv, class Get>
     xxh64 sum;
     const auto take = [&](std::byte* memory, std::size_t count) {
         return in_pieces(std::span(memory, count), [&](std::span<std::byte> piece) {
-            if (!get(piece)) return false;
+            if (!get(piece) || s.replaced()) return false;
             sum.update(piece);
             return true;
         });
@@ -40551,10 +40568,10 @@ template <sambay_shape Shape, class Kv, class Get>
     };
     std::uint64_t trailer = 0;
     const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer)
-        return snapshot_altered();
+    const bool all = each_payload_piece(s, of, take, skip) && get(std::as_writable_bytes(std::span(&trailer, 1)));
     if (s.disturbed() || s.replaced())
         return error::format(errc::in_use, "the session was reset or moved by the source that fills it: do that before, or after");
+    if (!all || sum.value() != trailer) return snapshot_altered();
     into.keep(info);
     return {};
 }
@@ -40668,10 +40685,11 @@ template <sambay_shape Shape, class Kv>
 
 /// The session becomes the one that was saved, which may be of another context and undo: it goes on, and can be taken back as far as both
 /// allow. Checks all of the bytes before it changes anything; where it fails, the session is as before, bit for bit.
-/// Errors: those of inspect_snapshot; trailing_bytes; wrong_shape, wrong_dtype (another K/V type), wrong_weights, context_full; in_use.
+/// Errors: those of inspect_snapshot; trailing_bytes; wrong_shape, wrong_dtype (another K/V type), wrong_weights, context_full; in_use;
+/// invalid_argument for a session that was moved from.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
-    if (s.busy()) return detail::in_use_error("session");
+    if (const status ok = detail::check_target(s); !ok) return ok;
     const auto info = detail::read_header(bytes);
     if (!info) return info.error();
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
@@ -40703,12 +40721,14 @@ template <sambay_shape Shape, class Kv>
 /// restored.) Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
 template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
-    if (s.busy()) return detail::in_use_error("session");
-    if (s.position() != 0)
+    const auto refusal = [&s]() -> status {
+        if (const status ok = detail::check_target(s); !ok || s.position() == 0) return ok;
         return error::format(
             errc::invalid_argument,
             "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
             s.position());
+    };
+    if (const status ok = refusal(); !ok) return ok;
     status outcome;
     std::size_t taken = 0;
     const auto get = [&](std::span<std::byte> piece) {
@@ -40720,6 +40740,7 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
     if (!get(start)) return outcome;
     const auto info = detail::read_header(start);
     if (!info) return info.error();
+    if (const status ok = refusal(); !ok) return ok;  // the source may have moved it
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
 
     const status filled = detail::fill(s, *info, get);
@@ -40795,7 +40816,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// Errors: those of restore_snapshot from memory; invalid_argument (the session has not read so far, or another text, or the same to other bits).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_states(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
-    if (s.busy()) return detail::in_use_error("session");
+    if (const status ok = detail::check_target(s); !ok) return ok;
     const auto info = inspect_states(bytes);
     if (!info) return info.error();
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};
@@ -40893,6 +40914,21 @@ namespace detail {
     return x;
 }
 
+/// Places of a hash table that are looked at for one key, at most. In a table that is half full nobody is that far from its own place by
+/// chance, and four times as many places in a row are not used: more of them were made to share a hash.
+inline constexpr std::size_t max_probes = 256;
+
+/// The longest row of places that are used.
+template <class Used>
+[[nodiscard]] std::size_t longest_run(const std::vector<std::uint32_t>& places, Used&& used) {
+    std::size_t run = 0, longest = 0;
+    for (const std::uint32_t place : places) {
+        run = used(place) ? run + 1 : 0;
+        longest = (std::max)(longest, run);
+    }
+    return longest;
+}
+
 /// A hash of bytes for tables that live in memory only.
 [[nodiscard]] inline std::uint64_t hash_bytes(std::string_view s) {
     std::uint64_t h = s.size() * 0x9E3779B97F4A7C15u;
@@ -40970,10 +41006,6 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
-    /// Looked at for one string, at most. In a table that is half full nobody is that far from its own place by chance, and
-    /// four times as many places in a row are not used.
-    static constexpr std::size_t max_probes = 256;
-
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
@@ -41001,15 +41033,13 @@ PHI4FLASH_BODY status vocabulary::check_tables() {
                                  detail::for_print(size), detail::for_print(offset), blob_.size());
         count_ += size != 0 ? 1 : 0;
     }
-    std::size_t used = 0, beyond = 0, run = 0, longest = 0;
+    std::size_t used = 0, beyond = 0;
     for (const std::uint32_t id : index_) {
         used += id != no_token ? 1u : 0u;
         beyond += id != no_token && id >= places_.size() ? 1u : 0u;
-        run = id != no_token ? run + 1 : 0;
-        longest = (std::max)(longest, run);
     }
-    if (longest > 4 * max_probes)
-        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", longest, 4 * max_probes);
+    if (const std::size_t run = detail::longest_run(index_, [](std::uint32_t id) { return id != no_token; }); run > 4 * detail::max_probes)
+        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", run, 4 * detail::max_probes);
     if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
         return error::format(errc::bad_vocabulary,
                              "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
@@ -41032,9 +41062,10 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     const std::size_t mask = index_.size() - 1;
     std::size_t i = slot_of(bytes);
     for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
-        if (++probes > max_probes)
+        if (++probes > detail::max_probes)
             return error::format(errc::bad_vocabulary,
-                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id, max_probes);
+                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id,
+                                 detail::max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());
@@ -41150,9 +41181,13 @@ private:
 
     void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open);
 
-    /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end.
-    /// Every base leaves room for all 256 bytes, so that a lookup needs no bounds.
+    /// A base under which all labels are free. After a bounded search where the first free places are, and another one at the end, it is a fresh
+    /// place behind that: units without number cannot be left free by tokens that were made for it. Every base leaves room for all 256
+    /// bytes, so that a lookup needs no bounds.
     [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels);
+
+    /// The same from `base` on, 64 candidates at a time, until `base` is where the search ended. `nowhere` if there is none.
+    [[nodiscard]] std::uint32_t search_base(std::span<const unsigned char> labels, std::uint32_t& base) const;
 
     /// Which of the units from `at` on are free, lowest bit first.
     [[nodiscard]] std::uint64_t free_bits(std::uint32_t at) const {
@@ -41164,6 +41199,8 @@ private:
         free_[at / 64] &= ~(std::uint64_t{1} << (at % 64));
         while (first_free_ < units_.size() && free_bits(first_free_) == 0) first_free_ += 64;
     }
+
+    static constexpr std::uint32_t most_tries = 512;
 
     std::vector<unit> units_;  // empty until `build`
     std::vector<std::uint64_t> free_;  // while building: one bit a unit
@@ -41216,19 +41253,25 @@ PHI4FLASH_BODY void byte_trie::grow(const vocabulary& strings, std::span<const s
     }
 }
 
-PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
-    constexpr std::uint32_t most_tries = 512;
-    const auto fitting = [&](std::uint32_t base) {
+PHI4FLASH_BODY std::uint32_t byte_trie::search_base(std::span<const unsigned char> labels, std::uint32_t& base) const {
+    const auto fitting = [&] {
         std::uint64_t mask = ~std::uint64_t{0};
         for (const unsigned char l : labels) mask &= free_bits(base + l);
         return mask;
     };
-    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
     for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
-        if (const std::uint64_t mask = fitting(base); mask != 0)
-            return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+        if (const std::uint64_t mask = fitting(); mask != 0) return base + static_cast<std::uint32_t>(std::countr_zero(mask));
     }
-    base = static_cast<std::uint32_t>(units_.size());
+    return nowhere;
+}
+
+PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
+    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
+    if (const std::uint32_t found = search_base(labels, base); found != nowhere) return found;
+    const auto size = static_cast<std::uint32_t>(units_.size());
+    base = (std::max)(base, size - std::min<std::uint32_t>(size, 64 * most_tries));
+    if (const std::uint32_t found = search_base(labels, base); found != nowhere) return found;
+    base = size;
     units_.resize(units_.size() + 1024);
     free_.resize(units_.size() / 64, ~std::uint64_t{0});
     return base;
@@ -43342,17 +43385,8 @@ public:
 
     void reserve(std::size_t merges);
 
-    /// False if the pair is there already. Needs room reserved.
-    bool insert(std::span<const merge_rule> rules, std::uint32_t rank) {
-        const std::uint64_t h = hash(rules[rank].left, rules[rank].right);
-        std::size_t i = h >> shift_;
-        for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
-            const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
-            if (other.left == rules[rank].left && other.right == rules[rank].right) return false;
-        }
-        slots_[i] = rank | tag(h);
-        return true;
-    }
+    /// Needs room reserved. Errors: bad_merge (the pair is there already, or more pairs than by chance share its hash).
+    [[nodiscard]] status insert(std::span<const merge_rule> rules, std::uint32_t rank);
 
     /// The rank of (left, right), or `none`.
     [[nodiscard]] std::uint32_t find(std::span<const merge_rule> rules, std::uint32_t left, std::uint32_t right) const {
@@ -43387,6 +43421,21 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY status pair_table::insert(std::span<const merge_rule> rules, std::uint32_t rank) {
+    const std::uint64_t h = hash(rules[rank].left, rules[rank].right);
+    std::size_t i = h >> shift_;
+    for (std::size_t probes = 0; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
+        if (++probes > max_probes)
+            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for that",
+                                 for_print(rank), max_probes);
+        const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
+        if (other.left == rules[rank].left && other.right == rules[rank].right)
+            return error::format(errc::bad_merge, "merge %u is given twice", for_print(rank));
+    }
+    slots_[i] = rank | tag(h);
+    return {};
+}
+
 PHI4FLASH_BODY void pair_table::reserve(std::size_t merges) {
     std::size_t places = 64;
     while (places < merges * 2) places *= 2;
@@ -43404,6 +43453,8 @@ PHI4FLASH_BODY status pair_table::check_tables(std::size_t merges) {
         return error::format(errc::bad_merge,
                              "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
                              slots_.size(), used, beyond);
+    if (const std::size_t run = longest_run(slots_, [](std::uint32_t slot) { return slot != none; }); run > 4 * max_probes)
+        return error::format(errc::bad_merge, "merges.slots: %zu places in a row are used: want at most %zu", run, 4 * max_probes);
     shift_ = shift_of(slots_.size());
     return {};
 }
@@ -43445,7 +43496,7 @@ class bpe {
 public:
     /// `ignore_merges`: a piece that is a token is that token, whatever the merges say.
     /// Errors: bad_vocabulary (a byte has no token), bad_merge (unknown ids, a merge whose result is not its parts joined, a pair
-    /// given twice, too many), out_of_memory.
+    /// given twice, too many, pairs that were made to share a hash), out_of_memory.
     static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges);
 
     /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
@@ -43674,7 +43725,7 @@ PHI4FLASH_BODY status bpe::check_rules() {
         if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
             return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
                                  detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
-        if (!pairs_.insert(rules(), rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
+        if (const status s = pairs_.insert(rules(), rank); !s) return s;
     }
     return {};
 }
@@ -43990,8 +44041,8 @@ public:
     explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
         : tokenizer_(&t), cache_entries_(cache_entries), scratch_(2 * cache_entries) {}
 
-    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more;
-    /// out_of_memory. `ids` is then as it was.
+    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more, also where they are
+    /// that long once they are valid and normalized; out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
@@ -44003,7 +44054,15 @@ private:
         words_ = detail::word_cache<2, 3>(cache_entries_);
     }
 
-    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
+    /// Errors: those of `encode`.
+    [[nodiscard]] status append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
+
+    /// Positions in a piece have 32 bits. Asked again of what repairing and normalizing have made longer. Errors: invalid_argument.
+    [[nodiscard]] static status check_length(std::string_view text) {
+        if (text.size() < (std::size_t{1} << 31)) return {};
+        return error::format(errc::invalid_argument,
+                             "the text has %zu bytes, valid and normalized as it is encoded: one call takes less than 2 GiB: cut it", text.size());
+    }
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
     std::string_view normalized(std::string_view text);
@@ -44085,26 +44144,36 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
 }
 
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-    if (text.size() >= (std::size_t{1} << 31))
-        return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
-                             text.size());
+    if (const status ok = check_length(text); !ok) return ok;
     return detail::append_or_nothing("encode a text", ids, [&] {
         take_caches();
-        append_ids(text, options, ids);
+        return append_ids(text, options, ids);
     });
 }
 
-PHI4FLASH_BODY void encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+PHI4FLASH_BODY status encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (valid_utf8_prefix(text) != text.size()) {
         clean_.clear();
         detail::append_lossy_utf8(text, clean_);
         text = clean_;
+        if (const status ok = check_length(text); !ok) return ok;
     }
-    if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
+    status outcome;
+    const auto in_normal_form = [&](std::string_view given, auto&& encode) {
+        const std::string_view normal = normalized(given);
+        if (outcome) outcome = check_length(normal);
+        if (outcome) encode(normal);
+    };
+    const auto plain = [&](std::string_view normal) { encode_plain(normal, ids); };
+    if (options.markers == marker_policy::plain_text) {
+        in_normal_form(text, plain);
+        return outcome;
+    }
     encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-        encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
-                      [&](std::string_view plain) { encode_plain(plain, ids); });
+        in_normal_form(between,
+                       [&](std::string_view normal) { encode_marked(normal, tokenizer_->normalized_markers_, options.markers, ids, plain); });
     });
+    return outcome;
 }
 
 PHI4FLASH_BODY std::string_view encoder::normalized(std::string_view text) {
@@ -52009,7 +52078,8 @@ PHI4FLASH_END
 /// change when another program writes another key.
 ///
 /// A key that cannot change what this model computes is idle. One that could is compared with what the model does. Only a key
-/// that is in no list is refused. null, and an empty list or object, ask for nothing under any key.
+/// that is in no list is refused. null asks for nothing under any key, and so does an empty list or object, but for keys that are read
+/// and those of quantization.
 
 #if PHI4FLASH_HAS_JSON
 
@@ -54087,12 +54157,15 @@ PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
 PHI4FLASH_BODY status tokenizer_json_reader::finish() {
     if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
     if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-    for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
-        const bool is_added =
-            std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
-        if (!is_added)
-            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text",
-                                 static_cast<unsigned long long>(token.first), printable(token.second).c_str());
+    std::vector<const added_token*> added;
+    if (!not_byte_level_.empty())
+        for (const added_token& t : added_) added.push_back(&t);
+    sort_once(added, [](const added_token* a, const added_token* b) { return a->id < b->id; });
+    for (const auto& [id, content] : not_byte_level_) {
+        const auto found = std::lower_bound(added.begin(), added.end(), id, [](const added_token* t, std::uint64_t want) { return t->id < want; });
+        if (found == added.end() || (*found)->id != id || (*found)->content != content)
+            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text", static_cast<unsigned long long>(id),
+                                 printable(content).c_str());
     }
     for (added_token& t : added_) {
         if (status s = builder_.add_added_token(std::move(t)); !s) return s;

@@ -301,6 +301,38 @@ TEST_CASE("model/pass: a session that is reset, or dropped from, at any piece ha
     }
 }
 
+TEST_CASE("model/pass: what was moved from has nothing left of what went along, and is refused") {
+    fixture<float> f({.chunk = 8});
+    auto past = f.after({1, 2, 3});
+    const auto before = f.future(past);
+    const ids text{4, 5, 6};
+    const fixture<float>::reading r{&past, text};
+    {
+        fixture<float>::pass p;
+        REQUIRE(p.begin(f.m, f.work, {&r, 1}));
+        REQUIRE(p.advance());
+        p4::model<> elsewhere = std::move(f.m);
+        CHECK_FALSE(p.advance());  // with the weights of a model that is not there
+        CHECK_FALSE(p.done());
+        p.end();
+        CHECK(f.m.moved_from());  // NOLINT(bugprone-use-after-move)
+        CHECK(f.m.parameter_bytes() == 0);
+        check_refused(p.begin(f.m, f.work, {&r, 1}), p4::errc::invalid_argument, "the model has no memory: it was moved");
+        check_refused(p4::step(f.m, past, f.work, 1), p4::errc::invalid_argument, "the model has no memory");
+        f.m = std::move(elsewhere);
+        CHECK_FALSE(f.m.moved_from());
+    }
+    CHECK(same_bits(f.future(past), before));
+    {
+        auto elsewhere = std::move(f.work);
+        CHECK(f.work.logits.data == nullptr);  // NOLINT(bugprone-use-after-move)
+        CHECK(f.work.texts.empty());
+        check_refused(p4::step(f.m, past, f.work, 1), p4::errc::invalid_argument, "the workspace is of a model of another shape");
+        f.work = std::move(elsewhere);
+    }
+    CHECK(same_bits(f.future(past), before));
+}
+
 TEST_CASE("model/pass: a moved pass is the same pass") {
     fixture<float> f({.chunk = 8});
     auto past = f.after({1, 2, 3});

@@ -3,6 +3,7 @@
 #include "session_testing.hpp"
 
 #include <phi4flash/core/thread_pool.hpp>
+#include <phi4flash/model/saved_states.hpp>
 
 #include <algorithm>
 
@@ -239,6 +240,44 @@ TEST_CASE("model/snapshot: each thing that can be wrong has its code and its sen
                                        [&, from = source_of(saved)](std::span<std::byte> piece) mutable { return resets.reset(), from(piece); }),
                   p4::errc::in_use, "was reset");
     CHECK(f.save(resets) == f.save(f.make()));
+
+    // Moved by the source, before any of its pieces; or replaced by another, which stays as it is.
+    for (int call = 1; call <= 4; ++call) {
+        CAPTURE(call);
+        auto moves = f.make();
+        auto to = f.make();
+        const auto refused = p4::restore_snapshot(moves, f.weights, [&, n = 0, from = source_of(saved)](std::span<std::byte> piece) mutable {
+            if (++n == call) to = std::move(moves);
+            return from(piece);
+        });
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().code() == (call == 1 ? p4::errc::invalid_argument : p4::errc::in_use));
+        CHECK(moves.moved_from());
+        const bool full = to.position() == to.context();
+        CHECK(full == (call != 1));  // filled in part: nobody takes it for one that has read nothing
+        to.reset();
+        CHECK(f.save(to) == f.save(f.make()));
+
+        auto replaced = f.make();
+        auto donor = f.make(2);
+        REQUIRE(donor.copy_from(s));
+        const bytes others = f.save(donor);
+        CHECK_FALSE(p4::restore_snapshot(replaced, f.weights, [&, n = 0, from = source_of(saved)](std::span<std::byte> piece) mutable {
+            if (++n == call) replaced = std::move(donor);
+            return from(piece);
+        }));
+        CHECK(f.save(replaced) == others);
+    }
+
+    // Without memory: nothing can be restored into it, whatever the file says.
+    auto gone = f.make();
+    auto there = std::move(gone);
+    const auto without_memory = [&](const p4::status& refused) {
+        check_refused(refused, p4::errc::invalid_argument, "the session has no memory");
+    };
+    without_memory(p4::restore_snapshot(gone, f.weights, saved));  // NOLINT(bugprone-use-after-move)
+    without_memory(p4::restore_snapshot(gone, f.weights, source_of(saved)));
+    without_memory(p4::restore_states(gone, f.weights, saved));
     CHECK(f.save(s) == before);
     CHECK(f.save(past) == saved);
 }

@@ -176,6 +176,77 @@ TEST_CASE("vocabulary: strings that were made to share a hash are refused, and s
     CHECK(words.count() == 257);
 }
 
+TEST_CASE("bpe: merges that were made to share a hash are refused, and soon, and so is a table of a file with such a row") {
+    // The hash of a pair backwards: pairs whose hash has these 32 bits at its beginning.
+    const auto inverse_of = [](std::uint64_t factor) {
+        std::uint64_t inverse = factor;
+        for (int i = 0; i < 6; ++i) inverse *= 2 - factor * inverse;
+        REQUIRE(factor * inverse == 1);
+        return inverse;
+    };
+    const std::uint64_t first = inverse_of(0x9E3779B97F4A7C15u), second = inverse_of(0xD6E8FEB86659FD93u);
+    std::vector<merge_rule> rules;
+    for (std::uint64_t low = 0; low < 1000; ++low) {
+        std::uint64_t x = (std::uint64_t{0x12345678} << 32 | low) * second;
+        x = (x ^ x >> 32) * first;
+        rules.push_back({static_cast<std::uint32_t>(x >> 32), static_cast<std::uint32_t>(x), 0});
+    }
+    detail::pair_table pairs;
+    pairs.reserve(rules.size());
+    std::uint32_t rank = 0;
+    status last;
+    while (last && rank < rules.size()) last = pairs.insert(rules, rank++);
+    CHECK(rank == 258);
+    REQUIRE_FALSE(last);
+    CHECK(last.error().code() == errc::bad_merge);
+    CHECK(std::string(last.error().message()).find("merge 257: more than 256 others are where its hash puts it") == 0);
+
+    detail::pair_table read;
+    const auto fill = [&](std::uint32_t row) {
+        detail::pair_table::for_each_table(read, [&](std::string_view, std::vector<std::uint32_t>& slots) {
+            slots.assign(4096, detail::pair_table::none);
+            for (std::uint32_t i = 0; i < row; ++i) slots[100 + i] = i;
+        });
+        return read.check_tables(2000);
+    };
+    CHECK(fill(1024));
+    const status row = fill(1025);
+    REQUIRE_FALSE(row);
+    CHECK(row.error().code() == errc::bad_merge);
+    CHECK(std::string(row.error().message()) == "merges.slots: 1025 places in a row are used: want at most 1024");
+}
+
+TEST_CASE("byte_trie: tokens that were made to leave holes do not take memory without number") {
+    vocabulary strings;
+    std::vector<std::string> tokens;
+    for (int lead = 0xE1; lead <= 0xE3; ++lead)
+        for (int second = 0x80; second < 0xC0; ++second)
+            for (int third = 0x80; third < 0xC0; ++third)
+                if (third != 0x9F) tokens.push_back({static_cast<char>(lead), static_cast<char>(second), static_cast<char>(third)});
+    for (char x = 'a'; x <= 'b'; ++x)
+        for (char y = '!'; y <= '~'; ++y)
+            for (char z = '!'; z <= '~'; ++z)
+                for (const char last : {'A', 'B'}) tokens.push_back({x, y, z, last});
+    std::sort(tokens.begin(), tokens.end(), [](const std::string& a, const std::string& b) {
+        return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
+                                            [](char p, char q) { return static_cast<unsigned char>(p) < static_cast<unsigned char>(q); });
+    });
+    std::vector<std::uint32_t> sorted;
+    for (std::uint32_t id = 0; id < tokens.size(); ++id) {
+        REQUIRE(strings.add(id, tokens[id]));
+        sorted.push_back(id);
+    }
+    byte_trie trie;
+    REQUIRE(trie.build(strings, sorted));
+    CHECK(trie.memory_bytes() < 60 * tokens.size());  // 12 a unit, of which each token has one or two; 5 KB where each pair takes a fresh place
+    bool all = true;
+    for (const std::uint32_t id : sorted) {
+        const byte_trie::match found = trie.longest(strings, tokens[id].data(), tokens[id].size());
+        all = all && found.token == id && found.size == tokens[id].size();
+    }
+    CHECK(all);
+}
+
 TEST_CASE("vocabulary: what is refused") {
     vocabulary v;
     CHECK(v.find("a") == no_token);

@@ -116,6 +116,7 @@ namespace detail {
 template <class Places>
 struct moving_places : Places {
     moving_places() = default;
+    moving_places(const Places& places) : Places(places) {}
     moving_places(moving_places&& other) noexcept : Places(std::exchange(static_cast<Places&>(other), Places())) {}
     moving_places& operator=(moving_places&& other) noexcept {
         static_cast<Places&>(*this) = std::exchange(static_cast<Places&>(other), Places());

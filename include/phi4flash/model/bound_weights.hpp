@@ -27,7 +27,7 @@ namespace detail {
 
 /// Views into the source, and memory with the vectors that were widened.
 struct bound_weights {
-    sambay_weights weights;
+    moving_places<sambay_weights> weights;
     memory_block parameters;
 };
 

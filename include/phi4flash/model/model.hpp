@@ -10,7 +10,7 @@
 PHI4FLASH_BEGIN
 
 /// Weights bound to a shape. Big matrices are views into the source, which must outlive the model; the model itself owns a few
-/// MiB of widened vectors. Movable. Const access from any number of threads.
+/// MiB of widened vectors. Movable, but while a pass computes with it. Const access from any number of threads.
 template <sambay_shape Shape = any_sambay>
 class model {
 public:
@@ -41,6 +41,8 @@ public:
     [[nodiscard]] const sambay_config& config() const { return config_; }
     [[nodiscard]] const sambay_weights& weights() const { return bound_.weights; }
     [[nodiscard]] layer_plan plan() const { return layer_plan(extents_.n_layers()); }
+    /// It has no weights, and passes refuse it: it was moved from. @since 0.2
+    [[nodiscard]] bool moved_from() const { return bound_.weights.layers.empty(); }
     /// Bytes that the model itself owns, beside the source's.
     [[nodiscard]] std::size_t parameter_bytes() const { return bound_.parameters.bytes().size(); }
 

@@ -59,6 +59,7 @@ public:
 
     /// The same of a session that will stand elsewhere by then: all but whether it has room for the tokens.
     [[nodiscard]] static status refusal_elsewhere(const model<Shape>& m, const reading_type& r) {
+        if (m.moved_from()) return detail::moved_from_error("model");
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (r.past->moved_from()) return detail::moved_from_error();
@@ -144,10 +145,10 @@ public:
     }
 
     /// Computes a piece: a layer's mixer, half of its MLP, or a slice of the output matrix. False when there is nothing left to do. What the
-    /// executor throws passes through; the pass is then over, as it is where a session of it was moved meanwhile.
+    /// executor throws passes through; the pass is then over, as it is where the model or a session of it was moved meanwhile.
     bool advance() {
         if (piece_ == piece::done) return false;
-        if (any_replaced()) piece_ = piece::broken;
+        if (any_replaced() || model_->moved_from()) piece_ = piece::broken;
         switch (std::exchange(piece_, piece::broken)) {
             case piece::mixer: piece_ = mix(); break;
             case piece::mlp_in:

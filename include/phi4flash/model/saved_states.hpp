@@ -66,7 +66,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// Errors: those of restore_snapshot from memory; invalid_argument (the session has not read so far, or another text, or the same to other bits).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_states(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
-    if (s.busy()) return detail::in_use_error("session");
+    if (const status ok = detail::check_target(s); !ok) return ok;
     const auto info = inspect_states(bytes);
     if (!info) return info.error();
     const detail::session_extent of{info->position, info->oldest_position, s.shape().window};

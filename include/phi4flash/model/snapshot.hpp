@@ -109,6 +109,14 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
     return true;
 }
 
+/// Whether something can be restored into this session. Errors: in_use, invalid_argument (it was moved from).
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_target(const session<Shape, Kv>& s) {
+    if (s.busy()) return in_use_error("session");
+    if (s.moved_from()) return moved_from_error();
+    return {};
+}
+
 /// Whether this session can become that one, of which so many bytes are saved. Errors: see restore_snapshot.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status check_belongs(const session<Shape, Kv>& s, weights_fingerprint weights, const snapshot_info& info, std::uint64_t payload) {
@@ -190,14 +198,18 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
-/// throws.
+/// throws. Meanwhile it is full: if the source moves it, what half of it went to is no session that has read nothing.
 template <sambay_shape Shape, class Kv>
 class filling {
 public:
-    explicit filling(session<Shape, Kv>& s) : s_(s) { s_.set_busy(true); }
+    explicit filling(session<Shape, Kv>& s) : s_(s) {
+        s_.set_busy(true);
+        s_.resume(s_.context(), s_.context());
+    }
     ~filling() {
+        const bool another = s_.replaced();
         s_.set_busy(false);
-        if (!whole_) s_.reset();
+        if (!whole_ && !another) s_.reset();
     }
     filling(const filling&) = delete;
     filling& operator=(const filling&) = delete;
@@ -219,7 +231,7 @@ template <sambay_shape Shape, class Kv, class Get>
     xxh64 sum;
     const auto take = [&](std::byte* memory, std::size_t count) {
         return in_pieces(std::span(memory, count), [&](std::span<std::byte> piece) {
-            if (!get(piece)) return false;
+            if (!get(piece) || s.replaced()) return false;
             sum.update(piece);
             return true;
         });
@@ -232,10 +244,10 @@ template <sambay_shape Shape, class Kv, class Get>
     };
     std::uint64_t trailer = 0;
     const session_extent of{info.position, info.oldest_position, s.shape().window};
-    if (!each_payload_piece(s, of, take, skip) || !get(std::as_writable_bytes(std::span(&trailer, 1))) || sum.value() != trailer)
-        return snapshot_altered();
+    const bool all = each_payload_piece(s, of, take, skip) && get(std::as_writable_bytes(std::span(&trailer, 1)));
     if (s.disturbed() || s.replaced())
         return error::format(errc::in_use, "the session was reset or moved by the source that fills it: do that before, or after");
+    if (!all || sum.value() != trailer) return snapshot_altered();
     into.keep(info);
     return {};
 }
@@ -349,10 +361,11 @@ template <sambay_shape Shape, class Kv>
 
 /// The session becomes the one that was saved, which may be of another context and undo: it goes on, and can be taken back as far as both
 /// allow. Checks all of the bytes before it changes anything; where it fails, the session is as before, bit for bit.
-/// Errors: those of inspect_snapshot; trailing_bytes; wrong_shape, wrong_dtype (another K/V type), wrong_weights, context_full; in_use.
+/// Errors: those of inspect_snapshot; trailing_bytes; wrong_shape, wrong_dtype (another K/V type), wrong_weights, context_full; in_use;
+/// invalid_argument for a session that was moved from.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, std::span<const std::byte> bytes) {
-    if (s.busy()) return detail::in_use_error("session");
+    if (const status ok = detail::check_target(s); !ok) return ok;
     const auto info = detail::read_header(bytes);
     if (!info) return info.error();
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
@@ -384,12 +397,14 @@ template <sambay_shape Shape, class Kv>
 /// restored.) Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
 template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
-    if (s.busy()) return detail::in_use_error("session");
-    if (s.position() != 0)
+    const auto refusal = [&s]() -> status {
+        if (const status ok = detail::check_target(s); !ok || s.position() == 0) return ok;
         return error::format(
             errc::invalid_argument,
             "restoring piece by piece: want a session that has read nothing, have one that has read %zu tokens: reset it, or take a new one",
             s.position());
+    };
+    if (const status ok = refusal(); !ok) return ok;
     status outcome;
     std::size_t taken = 0;
     const auto get = [&](std::span<std::byte> piece) {
@@ -401,6 +416,7 @@ template <sambay_shape Shape, class Kv, snapshot_source Source>
     if (!get(start)) return outcome;
     const auto info = detail::read_header(start);
     if (!info) return info.error();
+    if (const status ok = refusal(); !ok) return ok;  // the source may have moved it
     if (const status ok = detail::check_belongs(s, weights, *info); !ok) return ok;
 
     const status filled = detail::fill(s, *info, get);

@@ -16,8 +16,8 @@ namespace detail {
                          what);
 }
 
-[[nodiscard]] inline error moved_from_error() {
-    return error::format(errc::invalid_argument, "the session has no memory: it was moved to another place");
+[[nodiscard]] inline error moved_from_error(const char* what = "session") {
+    return error::format(errc::invalid_argument, "the %s has no memory: it was moved to another place", what);
 }
 }  // namespace detail
 
@@ -399,7 +399,8 @@ public:
     workspace(workspace&& other) noexcept { *this = std::move(other); }
     /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
-        detail::workspace_places<Shape, Kv>::operator=(other);
+        detail::workspace_places<Shape, Kv>& places = *this;
+        places = std::exchange(static_cast<detail::workspace_places<Shape, Kv>&>(other), {});
         with = other.with;
         own_ = std::move(other.own_);
         shape_ = std::exchange(other.shape_, {});

@@ -50,7 +50,7 @@ class bpe {
 public:
     /// `ignore_merges`: a piece that is a token is that token, whatever the merges say.
     /// Errors: bad_vocabulary (a byte has no token), bad_merge (unknown ids, a merge whose result is not its parts joined, a pair
-    /// given twice, too many), out_of_memory.
+    /// given twice, too many, pairs that were made to share a hash), out_of_memory.
     static result<bpe> create(vocabulary strings, std::vector<merge_rule> rules, bool ignore_merges);
 
     /// The same from tables that a finished one gave to for_each_table: `fill(name, vector)` returns a status and fills each. They
@@ -279,7 +279,7 @@ PHI4FLASH_BODY status bpe::check_rules() {
         if (merged.size() != left.size() + right.size() || !merged.starts_with(left) || !merged.ends_with(right))
             return error::format(errc::bad_merge, "merge %u: token %u is not token %u followed by token %u", detail::for_print(rank),
                                  detail::for_print(r.merged), detail::for_print(r.left), detail::for_print(r.right));
-        if (!pairs_.insert(rules(), rank)) return error::format(errc::bad_merge, "merge %u is given twice", detail::for_print(rank));
+        if (const status s = pairs_.insert(rules(), rank); !s) return s;
     }
     return {};
 }

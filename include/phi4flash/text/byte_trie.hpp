@@ -99,9 +99,13 @@ private:
 
     void grow(const vocabulary& strings, std::span<const std::uint32_t> sorted, branch from, std::vector<branch>& open);
 
-    /// A base under which all labels are free, 64 candidates at a time. After a bounded search it is a fresh place at the end.
-    /// Every base leaves room for all 256 bytes, so that a lookup needs no bounds.
+    /// A base under which all labels are free. After a bounded search where the first free places are, and another one at the end, it is a fresh
+    /// place behind that: units without number cannot be left free by tokens that were made for it. Every base leaves room for all 256
+    /// bytes, so that a lookup needs no bounds.
     [[nodiscard]] std::uint32_t find_base(std::span<const unsigned char> labels);
+
+    /// The same from `base` on, 64 candidates at a time, until `base` is where the search ended. `nowhere` if there is none.
+    [[nodiscard]] std::uint32_t search_base(std::span<const unsigned char> labels, std::uint32_t& base) const;
 
     /// Which of the units from `at` on are free, lowest bit first.
     [[nodiscard]] std::uint64_t free_bits(std::uint32_t at) const {
@@ -113,6 +117,8 @@ private:
         free_[at / 64] &= ~(std::uint64_t{1} << (at % 64));
         while (first_free_ < units_.size() && free_bits(first_free_) == 0) first_free_ += 64;
     }
+
+    static constexpr std::uint32_t most_tries = 512;
 
     std::vector<unit> units_;  // empty until `build`
     std::vector<std::uint64_t> free_;  // while building: one bit a unit
@@ -165,19 +171,25 @@ PHI4FLASH_BODY void byte_trie::grow(const vocabulary& strings, std::span<const s
     }
 }
 
-PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
-    constexpr std::uint32_t most_tries = 512;
-    const auto fitting = [&](std::uint32_t base) {
+PHI4FLASH_BODY std::uint32_t byte_trie::search_base(std::span<const unsigned char> labels, std::uint32_t& base) const {
+    const auto fitting = [&] {
         std::uint64_t mask = ~std::uint64_t{0};
         for (const unsigned char l : labels) mask &= free_bits(base + l);
         return mask;
     };
-    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
     for (std::uint32_t tries = 0; tries < most_tries && base + 384 < units_.size(); ++tries, base += 64) {
-        if (const std::uint64_t mask = fitting(base); mask != 0)
-            return base + static_cast<std::uint32_t>(std::countr_zero(mask));
+        if (const std::uint64_t mask = fitting(); mask != 0) return base + static_cast<std::uint32_t>(std::countr_zero(mask));
     }
-    base = static_cast<std::uint32_t>(units_.size());
+    return nowhere;
+}
+
+PHI4FLASH_BODY std::uint32_t byte_trie::find_base(std::span<const unsigned char> labels) {
+    std::uint32_t base = first_free_ - std::min<std::uint32_t>(first_free_, labels[0]);
+    if (const std::uint32_t found = search_base(labels, base); found != nowhere) return found;
+    const auto size = static_cast<std::uint32_t>(units_.size());
+    base = (std::max)(base, size - std::min<std::uint32_t>(size, 64 * most_tries));
+    if (const std::uint32_t found = search_base(labels, base); found != nowhere) return found;
+    base = size;
     units_.resize(units_.size() + 1024);
     free_.resize(units_.size() / 64, ~std::uint64_t{0});
     return base;

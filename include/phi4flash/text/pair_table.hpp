@@ -27,17 +27,8 @@ public:
 
     void reserve(std::size_t merges);
 
-    /// False if the pair is there already. Needs room reserved.
-    bool insert(std::span<const merge_rule> rules, std::uint32_t rank) {
-        const std::uint64_t h = hash(rules[rank].left, rules[rank].right);
-        std::size_t i = h >> shift_;
-        for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
-            const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
-            if (other.left == rules[rank].left && other.right == rules[rank].right) return false;
-        }
-        slots_[i] = rank | tag(h);
-        return true;
-    }
+    /// Needs room reserved. Errors: bad_merge (the pair is there already, or more pairs than by chance share its hash).
+    [[nodiscard]] status insert(std::span<const merge_rule> rules, std::uint32_t rank);
 
     /// The rank of (left, right), or `none`.
     [[nodiscard]] std::uint32_t find(std::span<const merge_rule> rules, std::uint32_t left, std::uint32_t right) const {
@@ -72,6 +63,21 @@ private:
 };
 
 #if PHI4FLASH_BODIES
+PHI4FLASH_BODY status pair_table::insert(std::span<const merge_rule> rules, std::uint32_t rank) {
+    const std::uint64_t h = hash(rules[rank].left, rules[rank].right);
+    std::size_t i = h >> shift_;
+    for (std::size_t probes = 0; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
+        if (++probes > max_probes)
+            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for that",
+                                 for_print(rank), max_probes);
+        const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
+        if (other.left == rules[rank].left && other.right == rules[rank].right)
+            return error::format(errc::bad_merge, "merge %u is given twice", for_print(rank));
+    }
+    slots_[i] = rank | tag(h);
+    return {};
+}
+
 PHI4FLASH_BODY void pair_table::reserve(std::size_t merges) {
     std::size_t places = 64;
     while (places < merges * 2) places *= 2;
@@ -89,6 +95,8 @@ PHI4FLASH_BODY status pair_table::check_tables(std::size_t merges) {
         return error::format(errc::bad_merge,
                              "merges.slots: want a power of two of ranks, half free, have %zu, %zu used, %zu of them unknown",
                              slots_.size(), used, beyond);
+    if (const std::size_t run = longest_run(slots_, [](std::uint32_t slot) { return slot != none; }); run > 4 * max_probes)
+        return error::format(errc::bad_merge, "merges.slots: %zu places in a row are used: want at most %zu", run, 4 * max_probes);
     shift_ = shift_of(slots_.size());
     return {};
 }

@@ -161,8 +161,8 @@ public:
     explicit encoder(const tokenizer& t, std::size_t cache_entries = default_cache_entries)
         : tokenizer_(&t), cache_entries_(cache_entries), scratch_(2 * cache_entries) {}
 
-    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more;
-    /// out_of_memory. `ids` is then as it was.
+    /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more, also where they are
+    /// that long once they are valid and normalized; out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
@@ -174,7 +174,15 @@ private:
         words_ = detail::word_cache<2, 3>(cache_entries_);
     }
 
-    void append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
+    /// Errors: those of `encode`.
+    [[nodiscard]] status append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
+
+    /// Positions in a piece have 32 bits. Asked again of what repairing and normalizing have made longer. Errors: invalid_argument.
+    [[nodiscard]] static status check_length(std::string_view text) {
+        if (text.size() < (std::size_t{1} << 31)) return {};
+        return error::format(errc::invalid_argument,
+                             "the text has %zu bytes, valid and normalized as it is encoded: one call takes less than 2 GiB: cut it", text.size());
+    }
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
     std::string_view normalized(std::string_view text);
@@ -256,26 +264,36 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
 }
 
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
-    if (text.size() >= (std::size_t{1} << 31))
-        return error::format(errc::invalid_argument, "the text has %zu bytes, one call takes less than 2 GiB: cut it",
-                             text.size());
+    if (const status ok = check_length(text); !ok) return ok;
     return detail::append_or_nothing("encode a text", ids, [&] {
         take_caches();
-        append_ids(text, options, ids);
+        return append_ids(text, options, ids);
     });
 }
 
-PHI4FLASH_BODY void encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
+PHI4FLASH_BODY status encoder::append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (valid_utf8_prefix(text) != text.size()) {
         clean_.clear();
         detail::append_lossy_utf8(text, clean_);
         text = clean_;
+        if (const status ok = check_length(text); !ok) return ok;
     }
-    if (options.markers == marker_policy::plain_text) return encode_plain(normalized(text), ids);
+    status outcome;
+    const auto in_normal_form = [&](std::string_view given, auto&& encode) {
+        const std::string_view normal = normalized(given);
+        if (outcome) outcome = check_length(normal);
+        if (outcome) encode(normal);
+    };
+    const auto plain = [&](std::string_view normal) { encode_plain(normal, ids); };
+    if (options.markers == marker_policy::plain_text) {
+        in_normal_form(text, plain);
+        return outcome;
+    }
     encode_marked(text, tokenizer_->markers_, options.markers, ids, [&](std::string_view between) {
-        encode_marked(normalized(between), tokenizer_->normalized_markers_, options.markers, ids,
-                      [&](std::string_view plain) { encode_plain(plain, ids); });
+        in_normal_form(between,
+                       [&](std::string_view normal) { encode_marked(normal, tokenizer_->normalized_markers_, options.markers, ids, plain); });
     });
+    return outcome;
 }
 
 PHI4FLASH_BODY std::string_view encoder::normalized(std::string_view text) {

@@ -29,6 +29,21 @@ namespace detail {
     return x;
 }
 
+/// Places of a hash table that are looked at for one key, at most. In a table that is half full nobody is that far from its own place by
+/// chance, and four times as many places in a row are not used: more of them were made to share a hash.
+inline constexpr std::size_t max_probes = 256;
+
+/// The longest row of places that are used.
+template <class Used>
+[[nodiscard]] std::size_t longest_run(const std::vector<std::uint32_t>& places, Used&& used) {
+    std::size_t run = 0, longest = 0;
+    for (const std::uint32_t place : places) {
+        run = used(place) ? run + 1 : 0;
+        longest = (std::max)(longest, run);
+    }
+    return longest;
+}
+
 /// A hash of bytes for tables that live in memory only.
 [[nodiscard]] inline std::uint64_t hash_bytes(std::string_view s) {
     std::uint64_t h = s.size() * 0x9E3779B97F4A7C15u;
@@ -106,10 +121,6 @@ private:
 
     void rebuild_index(std::size_t wanted);
 
-    /// Looked at for one string, at most. In a table that is half full nobody is that far from its own place by chance, and
-    /// four times as many places in a row are not used.
-    static constexpr std::size_t max_probes = 256;
-
     std::vector<char> blob_;
     std::vector<place> places_;
     std::vector<std::uint32_t> index_;  // open addressing, a power of two, at most half full
@@ -137,15 +148,13 @@ PHI4FLASH_BODY status vocabulary::check_tables() {
                                  detail::for_print(size), detail::for_print(offset), blob_.size());
         count_ += size != 0 ? 1 : 0;
     }
-    std::size_t used = 0, beyond = 0, run = 0, longest = 0;
+    std::size_t used = 0, beyond = 0;
     for (const std::uint32_t id : index_) {
         used += id != no_token ? 1u : 0u;
         beyond += id != no_token && id >= places_.size() ? 1u : 0u;
-        run = id != no_token ? run + 1 : 0;
-        longest = (std::max)(longest, run);
     }
-    if (longest > 4 * max_probes)
-        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", longest, 4 * max_probes);
+    if (const std::size_t run = detail::longest_run(index_, [](std::uint32_t id) { return id != no_token; }); run > 4 * detail::max_probes)
+        return error::format(errc::bad_vocabulary, "strings.index: %zu places in a row are used: want at most %zu", run, 4 * detail::max_probes);
     if (!std::has_single_bit(index_.size()) || used * 2 > index_.size() || beyond != 0)
         return error::format(errc::bad_vocabulary,
                              "strings.index: want a power of two of ids, half free, have %zu, %zu used, %zu of them unknown",
@@ -168,9 +177,10 @@ PHI4FLASH_BODY status vocabulary::insert(std::size_t id, std::string_view bytes)
     const std::size_t mask = index_.size() - 1;
     std::size_t i = slot_of(bytes);
     for (std::size_t probes = 0; index_[i] != no_token; i = (i + 1) & mask) {
-        if (++probes > max_probes)
+        if (++probes > detail::max_probes)
             return error::format(errc::bad_vocabulary,
-                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id, max_probes);
+                                 "token %zu: more than %zu others are where its hash puts it: want strings that were not made for that", id,
+                                 detail::max_probes);
         if (bytes_of(index_[i]) == bytes)
             return error::format(errc::bad_vocabulary, "tokens %u and %zu are the same string of %zu bytes", detail::for_print(index_[i]), id,
                                  bytes.size());

@@ -3,7 +3,8 @@
 /// change when another program writes another key.
 ///
 /// A key that cannot change what this model computes is idle. One that could is compared with what the model does. Only a key
-/// that is in no list is refused. null, and an empty list or object, ask for nothing under any key.
+/// that is in no list is refused. null asks for nothing under any key, and so does an empty list or object, but for keys that are read
+/// and those of quantization.
 #include <phi4flash/io/huggingface/config_options.hpp>
 #include <phi4flash/io/json/json.hpp>
 

@@ -1,6 +1,7 @@
 #pragma once
 /// Reads tokenizer.json of the Hugging Face tokenizers library: byte-level BPE with one of the known split patterns. Whatever would
 /// change ids and is not supported is refused by name. One pass over the bytes, no document in memory.
+#include <phi4flash/core/sort_once.hpp>
 #include <phi4flash/io/file/printable.hpp>
 #include <phi4flash/io/huggingface/tokenizer_settings.hpp>
 #include <phi4flash/io/json/json_listener.hpp>
@@ -153,12 +154,15 @@ PHI4FLASH_BODY bool tokenizer_json_reader::key(std::string& k) {
 PHI4FLASH_BODY status tokenizer_json_reader::finish() {
     if (!seen_vocabulary_) return error::format(errc::json_missing_key, "there is no 'model.vocab'");
     if (!seen_merges_) return error::format(errc::json_missing_key, "there is no 'model.merges'");
-    for (const auto& token : not_byte_level_) {  // no structured binding: lambdas may not use one before clang 16
-        const bool is_added =
-            std::any_of(added_.begin(), added_.end(), [&](const added_token& t) { return t.id == token.first && t.content == token.second; });
-        if (!is_added)
-            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text",
-                                 static_cast<unsigned long long>(token.first), printable(token.second).c_str());
+    std::vector<const added_token*> added;
+    if (!not_byte_level_.empty())
+        for (const added_token& t : added_) added.push_back(&t);
+    sort_once(added, [](const added_token* a, const added_token* b) { return a->id < b->id; });
+    for (const auto& [id, content] : not_byte_level_) {
+        const auto found = std::lower_bound(added.begin(), added.end(), id, [](const added_token* t, std::uint64_t want) { return t->id < want; });
+        if (found == added.end() || (*found)->id != id || (*found)->content != content)
+            return error::format(errc::bad_vocabulary, "token %llu '%s' is not byte-level text", static_cast<unsigned long long>(id),
+                                 printable(content).c_str());
     }
     for (added_token& t : added_) {
         if (status s = builder_.add_added_token(std::move(t)); !s) return s;

@@ -133,7 +133,7 @@ void check_saved_interrupts(game::minds& minds, const std::string& file) {
 }
 
 /// Where a game cannot be saved, the one that was saved before stays.
-void check_full_disk(game::minds& minds, const std::string& file) {
+void check_unwritable_game(game::minds& minds, const std::string& file) {
     std::filesystem::create_directory(file + ".new");  // nothing can be written there
     bool refused = false;
     try {
@@ -169,7 +169,7 @@ void check_saved_game(const std::string& model, const std::string& file, std::ui
     }
 
     check_saved_interrupts(second, file);
-    check_full_disk(second, file);
+    check_unwritable_game(second, file);
     check_damaged_game(second, file);
 
     // An interrupt in the middle of a talk, and a question in its place.

@@ -121,6 +121,7 @@ public:
         const std::string all = saved();
         const std::string beside = path + ".new";
         std::ofstream out(beside, std::ios::binary);
+        if (!out.is_open()) throw std::runtime_error("cannot write " + beside);
         out.write(all.data(), static_cast<std::streamsize>(all.size()));
         out.close();
         std::error_code failed;

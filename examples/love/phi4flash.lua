@@ -1,6 +1,7 @@
 -- The C API through LuaJIT's FFI: open(library, header, path) -> model; model:ask(question) -> thought; thought:think(milliseconds) -> text, done.
 local ffi = require("ffi")
-local max_tokens, api, failure = 1000 -- of an answer
+local api, failure
+local max_tokens = 1000 -- of an answer
 
 local function check(code) return code == 0 or error(ffi.string(failure.message), 3) end
 
@@ -49,9 +50,11 @@ function model:ask(question) -- ends the thought before
 end
 
 return {open = function(library, header, path)
-    local declared = ("\n" .. header):gsub("\n#[^\n]*", ""):gsub('extern "C" {', ""):gsub('\n} /[*] extern "C" [*]/', ""):gsub("PHI4FLASH_API ", "")
-    failure = failure or ffi.cdef(declared) or ffi.new("phi4flash_error") -- types can be declared once
-    api = api or ffi.load(library)
+    if not failure then -- types can be declared once
+        ffi.cdef((("\n" .. header):gsub("\n#[^\n]*", ""):gsub('extern "C" {', ""):gsub('\n} /[*] extern "C" [*]/', ""):gsub("PHI4FLASH_API ", "")))
+        failure = ffi.new("phi4flash_error")
+    end
+    api = api or ffi.load(library) -- the first one, for all models
     local m = setmetatable({model = make("model", "model_open", path, #path, nil)}, model)
     m.tokenizer = make("tokenizer", "tokenizer_open", m.model)
     m.workspace = make("workspace", "workspace_create", m.model, sized("workspace_options", {chunk = 32})) -- short pieces of prompts

@@ -39150,6 +39150,11 @@ namespace detail {
                          what);
 }
 
+[[nodiscard]] inline error unfinished_error() {
+    return error::format(errc::in_use,
+                         "the session is being restored, or was moved while it was: it holds a part of what it shall; reset it, or restore it again");
+}
+
 [[nodiscard]] inline error moved_from_error(const char* what = "session") {
     return error::format(errc::invalid_argument, "the %s has no memory: it was moved to another place", what);
 }
@@ -39270,7 +39275,7 @@ public:
     session& operator=(session&& other) noexcept {
         if (this == &other) return *this;
         own_ = std::move(other.own_);
-        at_ = std::exchange(other.at_, {});
+        at_ = std::move(other.at_);
         heads_ = other.heads_;
         shape_ = std::exchange(other.shape_, {});
         first_slot_ = other.first_slot_;
@@ -39278,6 +39283,7 @@ public:
         oldest_ = std::exchange(other.oldest_, 0);
         context_ = std::exchange(other.context_, 0);
         undo_ = other.undo_;
+        unfinished_ = std::exchange(other.unfinished_, false);
         replaced_ = busy_;
         other.replaced_ = other.busy_;
         return *this;
@@ -39291,6 +39297,7 @@ public:
         position_ = 0;
         std::fill_n(states_after(0).data(), states_after(0).size(), 0.0f);
         oldest_ = 0;
+        unfinished_ = unfinished_ && busy_;  // who restores it has a piece of its memory yet
         disturbed_ = busy_;
     }
 
@@ -39309,12 +39316,15 @@ public:
 
     /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
     /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
-    /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
+    /// shape); context_full (too little room here); in_use (a pass reads into this one, the other one is being restored): nothing has
+    /// changed then.
     status copy_from(const session& other) {
         if (busy_) return detail::in_use_error("session");
+        if (other.unfinished_) return detail::unfinished_error();
         if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
+        unfinished_ = false;
         position_ = other.position_;
         oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
         for (std::size_t at = oldest_; at <= position_; ++at) {
@@ -39369,7 +39379,11 @@ public:
     void resume(std::size_t position, std::size_t oldest) {
         position_ = position;
         oldest_ = oldest;
+        unfinished_ = false;
     }
+    /// It has read nothing, and yet its memory is not that of a session that has: something is being restored into it.
+    [[nodiscard]] bool unfinished() const { return unfinished_; }
+    void set_unfinished() { unfinished_ = true; }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     /// Its memory is not what it was when the pass began: it was moved from, or to.
     [[nodiscard]] bool replaced() const { return replaced_; }
@@ -39395,7 +39409,7 @@ private:
     }
 
     memory_block own_;
-    detail::session_places<Kv> at_;
+    detail::moving_places<detail::session_places<Kv>> at_;
     head_layout heads_;
     sambay_shape shape_;
     std::size_t first_slot_ = 0;
@@ -39406,6 +39420,7 @@ private:
     bool busy_ = false;       // a pass or a call uses it, in this place
     bool disturbed_ = false;  // and it was reset meanwhile
     bool replaced_ = false;
+    bool unfinished_ = false;
 };
 
 /// A session in a pass: which rows it has, and where its kept states are. @since 0.2
@@ -39485,7 +39500,7 @@ struct workspace_places {
 
 /// Activations of up to `chunk` tokens, and what a pass keeps until its end. Shared by sessions, used by one thread of control at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
-class workspace : public detail::workspace_places<Shape, Kv> {
+class workspace : public detail::moving_places<detail::workspace_places<Shape, Kv>> {
 public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const workspace_options& o) {
@@ -39533,9 +39548,10 @@ public:
     workspace(workspace&& other) noexcept { *this = std::move(other); }
     /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
-        detail::workspace_places<Shape, Kv>& places = *this;
-        places = std::exchange(static_cast<detail::workspace_places<Shape, Kv>&>(other), {});
+        if (this == &other) return *this;
+        detail::moving_places<detail::workspace_places<Shape, Kv>>::operator=(std::move(other));
         with = other.with;
+        other.with.arranged = nullptr;
         own_ = std::move(other.own_);
         shape_ = std::exchange(other.shape_, {});
         chunk_ = std::exchange(other.chunk_, 0);
@@ -39615,6 +39631,7 @@ public:
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (r.past->moved_from()) return detail::moved_from_error();
+        if (r.past->unfinished()) return detail::unfinished_error();
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");
@@ -40433,6 +40450,14 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
     return true;
 }
 
+/// Whether this session can be saved. Errors: invalid_argument (it was moved from), in_use (it is being restored).
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_source(const session<Shape, Kv>& s) {
+    if (s.moved_from()) return moved_from_error();
+    if (s.unfinished()) return unfinished_error();
+    return {};
+}
+
 /// Whether something can be restored into this session. Errors: in_use, invalid_argument (it was moved from).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status check_target(const session<Shape, Kv>& s) {
@@ -40522,29 +40547,24 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
-/// throws. Meanwhile it is full: if the source moves it, what half of it went to is no session that has read nothing.
+/// throws. If the source moves it, what went along stays unfinished, and is refused until it is reset.
 template <sambay_shape Shape, class Kv>
 class filling {
 public:
     explicit filling(session<Shape, Kv>& s) : s_(s) {
         s_.set_busy(true);
-        s_.resume(s_.context(), s_.context());
+        s_.set_unfinished();
     }
     ~filling() {
-        const bool another = s_.replaced();
         s_.set_busy(false);
-        if (!whole_ && !another) s_.reset();
+        if (s_.unfinished()) s_.reset();  // else it is whole, or another took its place
     }
     filling(const filling&) = delete;
     filling& operator=(const filling&) = delete;
-    void keep(const snapshot_info& info) {
-        resume_at(s_, info);
-        whole_ = true;
-    }
+    void keep(const snapshot_info& info) { resume_at(s_, info); }
 
 private:
     session<Shape, Kv>& s_;
-    bool whole_ = false;
 };
 
 /// States and K/V of a session that has read nothing, checked while they come: `get(std::span<std::byte>)` fills the span or returns false.
@@ -40555,7 +40575,7 @@ template <sambay_shape Shape, class Kv, class Get>
     xxh64 sum;
     const auto take = [&](std::byte* memory, std::size_t count) {
         return in_pieces(std::span(memory, count), [&](std::span<std::byte> piece) {
-            if (!get(piece) || s.replaced()) return false;
+            if (!get(piece) || s.replaced() || s.disturbed()) return false;
             sum.update(piece);
             return true;
         });
@@ -40656,10 +40676,10 @@ template <class Kv = bf16>
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's
 /// model was bound to. The session may be in use by a pass, which has then not happened; the sink must not change it. Errors: the sink's
-/// own, or cancelled where it returned false; invalid_argument for a session that was moved from.
+/// own, or cancelled where it returned false; invalid_argument for a session that was moved from; in_use for one that is being restored.
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const detail::session_extent of = detail::extent_of(s, undo);
     return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
                                 [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
@@ -40668,7 +40688,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const std::size_t want = snapshot_bytes(s, undo);
     if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
     const auto append = [&](std::span<const std::byte> piece) {
@@ -40718,7 +40738,8 @@ template <sambay_shape Shape, class Kv>
 
 /// The same piece by piece, straight into the session's memory. Whether all was right is known at the end only, so the session must have read
 /// nothing: where it fails, it still has. (A session that has read something is restored from memory, or replaced by a new one that was
-/// restored.) Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
+/// restored.) The source must neither reset nor move the session (in_use), and what it moves into this one's place frees the memory that it is
+/// asked to fill. Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
 template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
     const auto refusal = [&s]() -> status {
@@ -40805,7 +40826,7 @@ template <sambay_shape Shape, class Kv>
 /// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
     return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
 }
@@ -40918,15 +40939,16 @@ namespace detail {
 /// chance, and four times as many places in a row are not used: more of them were made to share a hash.
 inline constexpr std::size_t max_probes = 256;
 
-/// The longest row of places that are used.
+/// The longest row of places that are used, of which the first is next to the last.
 template <class Used>
 [[nodiscard]] std::size_t longest_run(const std::vector<std::uint32_t>& places, Used&& used) {
-    std::size_t run = 0, longest = 0;
-    for (const std::uint32_t place : places) {
-        run = used(place) ? run + 1 : 0;
+    std::size_t run = 0, longest = 0, first = 0;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        run = used(places[i]) ? run + 1 : 0;
+        if (run == i + 1) first = run;
         longest = (std::max)(longest, run);
     }
-    return longest;
+    return (std::max)(longest, (std::min)(run + first, places.size()));
 }
 
 /// A hash of bytes for tables that live in memory only.
@@ -43317,9 +43339,9 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
         if (tokens[i].normalized != normalized) continue;
         append_normal(tokens[i].content, form, contents[i]);
         const status ok = contents_.add(i, contents[i]);
-        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+        if (!ok && contents_.find(contents[i]) == no_token) return ok.error().in("added tokens, normalized");
         if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
+            return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one",
                                  plain_name(tokens[i].content).c_str());
         sorted.push_back(i);
     }
@@ -43426,8 +43448,8 @@ PHI4FLASH_BODY status pair_table::insert(std::span<const merge_rule> rules, std:
     std::size_t i = h >> shift_;
     for (std::size_t probes = 0; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
         if (++probes > max_probes)
-            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for that",
-                                 for_print(rank), max_probes);
+            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for "
+                                                  "that", for_print(rank), max_probes);
         const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
         if (other.left == rules[rank].left && other.right == rules[rank].right)
             return error::format(errc::bad_merge, "merge %u is given twice", for_print(rank));
@@ -44042,7 +44064,7 @@ public:
         : tokenizer_(&t), cache_entries_(cache_entries), scratch_(2 * cache_entries) {}
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more, also where they are
-    /// that long once they are valid and normalized; out_of_memory. `ids` is then as it was.
+    /// that long once they are valid and normalized, and for a tokenizer that was moved from; out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
@@ -44057,11 +44079,10 @@ private:
     /// Errors: those of `encode`.
     [[nodiscard]] status append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
-    /// Positions in a piece have 32 bits. Asked again of what repairing and normalizing have made longer. Errors: invalid_argument.
-    [[nodiscard]] static status check_length(std::string_view text) {
+    /// Positions in a piece have 32 bits. `what` the text is, beside itself. Errors: invalid_argument.
+    [[nodiscard]] static status check_length(std::string_view text, const char* what = "") {
         if (text.size() < (std::size_t{1} << 31)) return {};
-        return error::format(errc::invalid_argument,
-                             "the text has %zu bytes, valid and normalized as it is encoded: one call takes less than 2 GiB: cut it", text.size());
+        return error::format(errc::invalid_argument, "the text has %zu bytes%s, one call takes less than 2 GiB: cut it", text.size(), what);
     }
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
@@ -44145,6 +44166,8 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
 
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (const status ok = check_length(text); !ok) return ok;
+    if (tokenizer_->merges().strings().size() == 0)
+        return error::format(errc::invalid_argument, "the tokenizer has no tokens: it was moved to another place");
     return detail::append_or_nothing("encode a text", ids, [&] {
         take_caches();
         return append_ids(text, options, ids);
@@ -44156,12 +44179,13 @@ PHI4FLASH_BODY status encoder::append_ids(std::string_view text, const encode_op
         clean_.clear();
         detail::append_lossy_utf8(text, clean_);
         text = clean_;
-        if (const status ok = check_length(text); !ok) return ok;
+        if (const status ok = check_length(text, ", with U+FFFD for what is invalid"); !ok) return ok;
     }
     status outcome;
     const auto in_normal_form = [&](std::string_view given, auto&& encode) {
+        if (!outcome) return;
         const std::string_view normal = normalized(given);
-        if (outcome) outcome = check_length(normal);
+        outcome = check_length(normal, ", normalized");
         if (outcome) encode(normal);
     };
     const auto plain = [&](std::string_view normal) { encode_plain(normal, ids); };
@@ -44285,9 +44309,8 @@ PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) 
         if (i != 0 && added_[i - 1].id == t.id)
             return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
         const status ok = contents.add(i, t.content);
-        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
-        if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
+        if (!ok && contents.find(t.content) == no_token) return ok.error().in("added tokens");
+        if (!ok) return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
         const std::string_view in_vocabulary = strings.bytes_of(t.id);
         const std::uint32_t id_there = strings.find(t.content);
         if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))
@@ -47225,7 +47248,7 @@ private:
         return {};
     }
     static status wrong_shape() { return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape"); }
-    [[nodiscard]] bool fits(const session_type& s) const { return s.shape() == shape_; }
+    [[nodiscard]] bool fits(const session_type& s) const { return s.shape() == shape_ && !s.moved_from(); }
     [[nodiscard]] detail::session_extent extent(std::size_t position) const { return {position, position, shape_.window}; }
 
     void attach(std::span<std::byte> memory) {

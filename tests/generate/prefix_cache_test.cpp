@@ -354,6 +354,9 @@ TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused"
     cache->clear();  // NOLINT(bugprone-use-after-move): it holds nothing, and what went along is left alone
     check_refused(cache->keep(s, text), p4::errc::invalid_argument, "another shape");
     check_refused(cache->restore(back, text), p4::errc::invalid_argument, "another shape");
+    auto gone = f.make();
+    auto there = std::move(gone);
+    check_refused(cache->restore(gone, text), p4::errc::invalid_argument, "another shape");  // NOLINT(bugprone-use-after-move)
     CHECK(cache->find(text) == 0);
     CHECK(cache->size() == 0);
     CHECK(cache->budget() == 0);

@@ -327,6 +327,7 @@ TEST_CASE("model/pass: what was moved from has nothing left of what went along, 
         auto elsewhere = std::move(f.work);
         CHECK(f.work.logits.data == nullptr);  // NOLINT(bugprone-use-after-move)
         CHECK(f.work.texts.empty());
+        CHECK(f.work.with.arranged == nullptr);
         check_refused(p4::step(f.m, past, f.work, 1), p4::errc::invalid_argument, "the workspace is of a model of another shape");
         f.work = std::move(elsewhere);
     }

@@ -253,18 +253,38 @@ TEST_CASE("model/snapshot: each thing that can be wrong has its code and its sen
         REQUIRE_FALSE(refused);
         CHECK(refused.error().code() == (call == 1 ? p4::errc::invalid_argument : p4::errc::in_use));
         CHECK(moves.moved_from());
-        const bool full = to.position() == to.context();
-        CHECK(full == (call != 1));  // filled in part: nobody takes it for one that has read nothing
+        if (call != 1) {  // filled in part: nobody takes it for one that has read nothing
+            const p4::reading<p4::any_sambay, p4::bf16> one_more{&to, one};
+            p4::pass<p4::any_sambay, p4::bf16> p;
+            check_refused(p.begin(f.m, f.work, {&one_more, 1}), p4::errc::in_use, "the session is being restored, or was moved");
+            check_refused(p4::save_snapshot(to, f.weights, room), p4::errc::in_use, "is being restored");
+            check_refused(f.make().copy_from(to), p4::errc::in_use, "is being restored");
+            auto again = f.make();
+            REQUIRE(p4::restore_snapshot(to, f.weights, saved));
+            REQUIRE(p4::restore_snapshot(again, f.weights, saved));
+            CHECK(f.save(to) == f.save(again));
+        }
         to.reset();
         CHECK(f.save(to) == f.save(f.make()));
+
+        auto and_back = f.make();
+        CHECK_FALSE(p4::restore_snapshot(and_back, f.weights, [&, n = 0, from = source_of(saved)](std::span<std::byte> piece) mutable {
+            if (++n == call) {
+                auto elsewhere = std::move(and_back);
+                and_back = std::move(elsewhere);
+            }
+            return from(piece) && n != call;
+        }));
+        CHECK(f.save(and_back) == f.save(f.make()));
 
         auto replaced = f.make();
         auto donor = f.make(2);
         REQUIRE(donor.copy_from(s));
         const bytes others = f.save(donor);
         CHECK_FALSE(p4::restore_snapshot(replaced, f.weights, [&, n = 0, from = source_of(saved)](std::span<std::byte> piece) mutable {
-            if (++n == call) replaced = std::move(donor);
-            return from(piece);
+            const bool ok = from(piece);
+            if (++n == call) replaced = std::move(donor);  // frees what the piece is of
+            return ok;
         }));
         CHECK(f.save(replaced) == others);
     }

@@ -202,14 +202,17 @@ TEST_CASE("bpe: merges that were made to share a hash are refused, and soon, and
     CHECK(std::string(last.error().message()).find("merge 257: more than 256 others are where its hash puts it") == 0);
 
     detail::pair_table read;
-    const auto fill = [&](std::uint32_t row) {
+    const auto fill = [&](std::uint32_t row, std::uint32_t begin = 100) {
         detail::pair_table::for_each_table(read, [&](std::string_view, std::vector<std::uint32_t>& slots) {
             slots.assign(4096, detail::pair_table::none);
-            for (std::uint32_t i = 0; i < row; ++i) slots[100 + i] = i;
+            for (std::uint32_t i = 0; i < row; ++i) slots[(begin + i) % 4096] = i;
         });
         return read.check_tables(2000);
     };
     CHECK(fill(1024));
+    CHECK(fill(1024, 3500));
+    CHECK_FALSE(fill(1025, 3500));
+    CHECK_FALSE(fill(1025, 0));
     const status row = fill(1025);
     REQUIRE_FALSE(row);
     CHECK(row.error().code() == errc::bad_merge);

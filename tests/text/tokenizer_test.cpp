@@ -183,6 +183,38 @@ TEST_CASE("tokenizer: what the builder refuses") {
     CHECK(b.add_merge("a", "b").error().code() == errc::bad_merge);
 }
 
+TEST_CASE("tokenizer: added tokens that were made to share a hash are refused by that, and not as ones that are given twice") {
+    std::vector<added_token> tokens;
+    for (std::uint32_t i = 0; tokens.size() < 258; ++i) {
+        const std::string name = "<" + std::to_string(i) + ">";
+        if ((detail::hash_bytes(name) & 1023) == 7) tokens.push_back(marker(256 + static_cast<std::uint32_t>(tokens.size()), name));
+    }
+    const std::vector<added_token> fewer(tokens.begin(), tokens.end() - 1);
+    CHECK(bytes_with(fewer));
+    const auto refused = bytes_with(tokens);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == errc::bad_vocabulary);
+    CHECK(std::string(refused.error().message()).find("added tokens: token 257: more than 256 others are where its hash puts it") == 0);
+    const auto twice = bytes_with({marker(256, "xx"), marker(257, "xx")});
+    REQUIRE_FALSE(twice);
+    CHECK(std::string(twice.error().message()) == "added token 'xx' is given twice");
+}
+
+TEST_CASE("tokenizer: one that was moved from is refused") {
+    auto t = bytes_with({marker(256, "xx")});
+    REQUIRE(t);
+    const tokenizer there = *std::move(t);
+    ids_type ids{1};
+    const status refused = t->encode("hello", {}, ids);  // NOLINT(bugprone-use-after-move)
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == errc::invalid_argument);
+    CHECK(std::string(refused.error().message()) == "the tokenizer has no tokens: it was moved to another place");
+    CHECK(ids == ids_type{1});
+    CHECK(t->bytes_of(256).empty());
+    REQUIRE(there.encode("hxx", {}, ids));
+    CHECK(ids == ids_type{1, 'h', 256});
+}
+
 TEST_CASE("shared: all expected ids") {
     const std::string folder = shared();
     if (folder.empty()) return;

@@ -254,7 +254,7 @@ private:
         return {};
     }
     static status wrong_shape() { return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape"); }
-    [[nodiscard]] bool fits(const session_type& s) const { return s.shape() == shape_; }
+    [[nodiscard]] bool fits(const session_type& s) const { return s.shape() == shape_ && !s.moved_from(); }
     [[nodiscard]] detail::session_extent extent(std::size_t position) const { return {position, position, shape_.window}; }
 
     void attach(std::span<std::byte> memory) {

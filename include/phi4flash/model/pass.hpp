@@ -63,6 +63,7 @@ public:
         if (r.past == nullptr) return error::format(errc::invalid_argument, "a reading without a session");
         if (r.past->busy()) return detail::in_use_error("session");
         if (r.past->moved_from()) return detail::moved_from_error();
+        if (r.past->unfinished()) return detail::unfinished_error();
         if (!r.past->fits(m)) return error::format(errc::invalid_argument, "the session is of a model of another shape");
         const std::size_t n = r.tokens.size();
         if (n == 0) return error::format(errc::invalid_argument, "no tokens: want at least one");

@@ -55,7 +55,7 @@ template <sambay_shape Shape, class Kv>
 /// own, or cancelled where it returned false. (States that a prefix_cache keeps: prefix_cache::save_states.)
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_states(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const detail::session_extent of{s.position(), s.position(), s.shape().window};
     return detail::write_states(s, weights, s.position(), [&](auto&& put) { return detail::each_state_piece(s, of, put); }, sink);
 }

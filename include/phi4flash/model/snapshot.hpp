@@ -109,6 +109,14 @@ bool in_pieces(std::span<Byte> memory, Visit&& visit) {
     return true;
 }
 
+/// Whether this session can be saved. Errors: invalid_argument (it was moved from), in_use (it is being restored).
+template <sambay_shape Shape, class Kv>
+[[nodiscard]] status check_source(const session<Shape, Kv>& s) {
+    if (s.moved_from()) return moved_from_error();
+    if (s.unfinished()) return unfinished_error();
+    return {};
+}
+
 /// Whether something can be restored into this session. Errors: in_use, invalid_argument (it was moved from).
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status check_target(const session<Shape, Kv>& s) {
@@ -198,29 +206,24 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
-/// throws. Meanwhile it is full: if the source moves it, what half of it went to is no session that has read nothing.
+/// throws. If the source moves it, what went along stays unfinished, and is refused until it is reset.
 template <sambay_shape Shape, class Kv>
 class filling {
 public:
     explicit filling(session<Shape, Kv>& s) : s_(s) {
         s_.set_busy(true);
-        s_.resume(s_.context(), s_.context());
+        s_.set_unfinished();
     }
     ~filling() {
-        const bool another = s_.replaced();
         s_.set_busy(false);
-        if (!whole_ && !another) s_.reset();
+        if (s_.unfinished()) s_.reset();  // else it is whole, or another took its place
     }
     filling(const filling&) = delete;
     filling& operator=(const filling&) = delete;
-    void keep(const snapshot_info& info) {
-        resume_at(s_, info);
-        whole_ = true;
-    }
+    void keep(const snapshot_info& info) { resume_at(s_, info); }
 
 private:
     session<Shape, Kv>& s_;
-    bool whole_ = false;
 };
 
 /// States and K/V of a session that has read nothing, checked while they come: `get(std::span<std::byte>)` fills the span or returns false.
@@ -231,7 +234,7 @@ template <sambay_shape Shape, class Kv, class Get>
     xxh64 sum;
     const auto take = [&](std::byte* memory, std::size_t count) {
         return in_pieces(std::span(memory, count), [&](std::span<std::byte> piece) {
-            if (!get(piece) || s.replaced()) return false;
+            if (!get(piece) || s.replaced() || s.disturbed()) return false;
             sum.update(piece);
             return true;
         });
@@ -332,10 +335,10 @@ template <class Kv = bf16>
 
 /// Writes a snapshot piece by piece, straight from the session's memory: nothing is allocated. `weights` is fingerprint_of what the session's
 /// model was bound to. The session may be in use by a pass, which has then not happened; the sink must not change it. Errors: the sink's
-/// own, or cancelled where it returned false; invalid_argument for a session that was moved from.
+/// own, or cancelled where it returned false; invalid_argument for a session that was moved from; in_use for one that is being restored.
 template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, Sink&& sink, std::size_t undo = all_undo) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const detail::session_extent of = detail::extent_of(s, undo);
     return detail::write_pieces(detail::header_of(s, weights, of), detail::payload_bytes<Kv>(s.shape(), of),
                                 [&](auto&& put) { return detail::each_payload_piece(s, of, put); }, sink);
@@ -344,7 +347,7 @@ template <sambay_shape Shape, class Kv, snapshot_sink Sink>
 /// The same into memory: the first snapshot_bytes of it. Errors: invalid_argument (too few bytes), and nothing is written.
 template <sambay_shape Shape, class Kv>
 [[nodiscard]] status save_snapshot(const session<Shape, Kv>& s, weights_fingerprint weights, std::span<std::byte> out, std::size_t undo = all_undo) {
-    if (s.moved_from()) return detail::moved_from_error();
+    if (const status ok = detail::check_source(s); !ok) return ok;
     const std::size_t want = snapshot_bytes(s, undo);
     if (out.size() < want) return error::format(errc::invalid_argument, "memory for a snapshot: want %zu bytes, have %zu", want, out.size());
     const auto append = [&](std::span<const std::byte> piece) {
@@ -394,7 +397,8 @@ template <sambay_shape Shape, class Kv>
 
 /// The same piece by piece, straight into the session's memory. Whether all was right is known at the end only, so the session must have read
 /// nothing: where it fails, it still has. (A session that has read something is restored from memory, or replaced by a new one that was
-/// restored.) Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
+/// restored.) The source must neither reset nor move the session (in_use), and what it moves into this one's place frees the memory that it is
+/// asked to fill. Errors: as above; the source's own, or file_incomplete where it returned false; invalid_argument (the session has read something).
 template <sambay_shape Shape, class Kv, snapshot_source Source>
 [[nodiscard]] status restore_snapshot(session<Shape, Kv>& s, weights_fingerprint weights, Source&& source) {
     const auto refusal = [&s]() -> status {

@@ -16,6 +16,11 @@ namespace detail {
                          what);
 }
 
+[[nodiscard]] inline error unfinished_error() {
+    return error::format(errc::in_use,
+                         "the session is being restored, or was moved while it was: it holds a part of what it shall; reset it, or restore it again");
+}
+
 [[nodiscard]] inline error moved_from_error(const char* what = "session") {
     return error::format(errc::invalid_argument, "the %s has no memory: it was moved to another place", what);
 }
@@ -136,7 +141,7 @@ public:
     session& operator=(session&& other) noexcept {
         if (this == &other) return *this;
         own_ = std::move(other.own_);
-        at_ = std::exchange(other.at_, {});
+        at_ = std::move(other.at_);
         heads_ = other.heads_;
         shape_ = std::exchange(other.shape_, {});
         first_slot_ = other.first_slot_;
@@ -144,6 +149,7 @@ public:
         oldest_ = std::exchange(other.oldest_, 0);
         context_ = std::exchange(other.context_, 0);
         undo_ = other.undo_;
+        unfinished_ = std::exchange(other.unfinished_, false);
         replaced_ = busy_;
         other.replaced_ = other.busy_;
         return *this;
@@ -157,6 +163,7 @@ public:
         position_ = 0;
         std::fill_n(states_after(0).data(), states_after(0).size(), 0.0f);
         oldest_ = 0;
+        unfinished_ = unfinished_ && busy_;  // who restores it has a piece of its memory yet
         disturbed_ = busy_;
     }
 
@@ -175,12 +182,15 @@ public:
 
     /// Becomes a copy of `other`, a session of the same model: what it has read need not be read again, for another question about
     /// the same text. Contexts and what can be undone may differ. Copies what was written and nothing else. Errors: invalid_argument (another
-    /// shape); context_full (too little room here); in_use (a pass reads into this one): nothing has changed then.
+    /// shape); context_full (too little room here); in_use (a pass reads into this one, the other one is being restored): nothing has
+    /// changed then.
     status copy_from(const session& other) {
         if (busy_) return detail::in_use_error("session");
+        if (other.unfinished_) return detail::unfinished_error();
         if (!alike(other)) return error::format(errc::invalid_argument, "session: want one of the same model to copy");
         if (other.position_ > context_)
             return error::format(errc::context_full, "session: want room for %zu tokens to copy, have %zu", other.position_, context_);
+        unfinished_ = false;
         position_ = other.position_;
         oldest_ = (std::max)(other.oldest_, position_ - (std::min)(position_, undo_));
         for (std::size_t at = oldest_; at <= position_; ++at) {
@@ -235,7 +245,11 @@ public:
     void resume(std::size_t position, std::size_t oldest) {
         position_ = position;
         oldest_ = oldest;
+        unfinished_ = false;
     }
+    /// It has read nothing, and yet its memory is not that of a session that has: something is being restored into it.
+    [[nodiscard]] bool unfinished() const { return unfinished_; }
+    void set_unfinished() { unfinished_ = true; }
     [[nodiscard]] bool disturbed() const { return disturbed_; }
     /// Its memory is not what it was when the pass began: it was moved from, or to.
     [[nodiscard]] bool replaced() const { return replaced_; }
@@ -261,7 +275,7 @@ private:
     }
 
     memory_block own_;
-    detail::session_places<Kv> at_;
+    detail::moving_places<detail::session_places<Kv>> at_;
     head_layout heads_;
     sambay_shape shape_;
     std::size_t first_slot_ = 0;
@@ -272,6 +286,7 @@ private:
     bool busy_ = false;       // a pass or a call uses it, in this place
     bool disturbed_ = false;  // and it was reset meanwhile
     bool replaced_ = false;
+    bool unfinished_ = false;
 };
 
 /// A session in a pass: which rows it has, and where its kept states are. @since 0.2
@@ -351,7 +366,7 @@ struct workspace_places {
 
 /// Activations of up to `chunk` tokens, and what a pass keeps until its end. Shared by sessions, used by one thread of control at a time.
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
-class workspace : public detail::workspace_places<Shape, Kv> {
+class workspace : public detail::moving_places<detail::workspace_places<Shape, Kv>> {
 public:
     /// What is wrong with these options, before anything is counted or taken. Errors: invalid_argument.
     [[nodiscard]] static status refusal(const workspace_options& o) {
@@ -399,9 +414,10 @@ public:
     workspace(workspace&& other) noexcept { *this = std::move(other); }
     /// What was moved from has no room for any token, and fits no model. Not while a pass computes with either.
     workspace& operator=(workspace&& other) noexcept {
-        detail::workspace_places<Shape, Kv>& places = *this;
-        places = std::exchange(static_cast<detail::workspace_places<Shape, Kv>&>(other), {});
+        if (this == &other) return *this;
+        detail::moving_places<detail::workspace_places<Shape, Kv>>::operator=(std::move(other));
         with = other.with;
+        other.with.arranged = nullptr;
         own_ = std::move(other.own_);
         shape_ = std::exchange(other.shape_, {});
         chunk_ = std::exchange(other.chunk_, 0);

@@ -87,9 +87,9 @@ PHI4FLASH_BODY status marker_set::build(const std::vector<added_token>& tokens, 
         if (tokens[i].normalized != normalized) continue;
         append_normal(tokens[i].content, form, contents[i]);
         const status ok = contents_.add(i, contents[i]);
-        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
+        if (!ok && contents_.find(contents[i]) == no_token) return ok.error().in("added tokens, normalized");
         if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one, or too long",
+            return error::format(errc::bad_vocabulary, "added token '%s': its normalized form is that of another one",
                                  plain_name(tokens[i].content).c_str());
         sorted.push_back(i);
     }

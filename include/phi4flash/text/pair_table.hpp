@@ -68,8 +68,8 @@ PHI4FLASH_BODY status pair_table::insert(std::span<const merge_rule> rules, std:
     std::size_t i = h >> shift_;
     for (std::size_t probes = 0; slots_[i] != none; i = (i + 1) & (slots_.size() - 1)) {
         if (++probes > max_probes)
-            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for that",
-                                 for_print(rank), max_probes);
+            return error::format(errc::bad_merge, "merge %u: more than %zu others are where its hash puts it: want merges that were not made for "
+                                                  "that", for_print(rank), max_probes);
         const merge_rule& other = rules[slots_[i] & 0xFFFFFF];
         if (other.left == rules[rank].left && other.right == rules[rank].right)
             return error::format(errc::bad_merge, "merge %u is given twice", for_print(rank));

@@ -162,7 +162,7 @@ public:
         : tokenizer_(&t), cache_entries_(cache_entries), scratch_(2 * cache_entries) {}
 
     /// Appends the ids of `text` to `ids`. Invalid UTF-8 counts as U+FFFD. Errors: invalid_argument for texts of 2 GiB and more, also where they are
-    /// that long once they are valid and normalized; out_of_memory. `ids` is then as it was.
+    /// that long once they are valid and normalized, and for a tokenizer that was moved from; out_of_memory. `ids` is then as it was.
     status encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
     [[nodiscard]] const tokenizer& of() const { return *tokenizer_; }
@@ -177,11 +177,10 @@ private:
     /// Errors: those of `encode`.
     [[nodiscard]] status append_ids(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids);
 
-    /// Positions in a piece have 32 bits. Asked again of what repairing and normalizing have made longer. Errors: invalid_argument.
-    [[nodiscard]] static status check_length(std::string_view text) {
+    /// Positions in a piece have 32 bits. `what` the text is, beside itself. Errors: invalid_argument.
+    [[nodiscard]] static status check_length(std::string_view text, const char* what = "") {
         if (text.size() < (std::size_t{1} << 31)) return {};
-        return error::format(errc::invalid_argument,
-                             "the text has %zu bytes, valid and normalized as it is encoded: one call takes less than 2 GiB: cut it", text.size());
+        return error::format(errc::invalid_argument, "the text has %zu bytes%s, one call takes less than 2 GiB: cut it", text.size(), what);
     }
 
     /// The text in the tokenizer's normal form: itself if it is, else valid until the next call.
@@ -265,6 +264,8 @@ PHI4FLASH_BODY status tokenizer::encode(std::string_view text, const encode_opti
 
 PHI4FLASH_BODY status encoder::encode(std::string_view text, const encode_options& options, std::vector<std::int32_t>& ids) {
     if (const status ok = check_length(text); !ok) return ok;
+    if (tokenizer_->merges().strings().size() == 0)
+        return error::format(errc::invalid_argument, "the tokenizer has no tokens: it was moved to another place");
     return detail::append_or_nothing("encode a text", ids, [&] {
         take_caches();
         return append_ids(text, options, ids);
@@ -276,12 +277,13 @@ PHI4FLASH_BODY status encoder::append_ids(std::string_view text, const encode_op
         clean_.clear();
         detail::append_lossy_utf8(text, clean_);
         text = clean_;
-        if (const status ok = check_length(text); !ok) return ok;
+        if (const status ok = check_length(text, ", with U+FFFD for what is invalid"); !ok) return ok;
     }
     status outcome;
     const auto in_normal_form = [&](std::string_view given, auto&& encode) {
+        if (!outcome) return;
         const std::string_view normal = normalized(given);
-        if (outcome) outcome = check_length(normal);
+        outcome = check_length(normal, ", normalized");
         if (outcome) encode(normal);
     };
     const auto plain = [&](std::string_view normal) { encode_plain(normal, ids); };
@@ -405,9 +407,8 @@ PHI4FLASH_BODY status tokenizer_builder::check_added(const vocabulary& strings) 
         if (i != 0 && added_[i - 1].id == t.id)
             return error::format(errc::bad_vocabulary, "id %u is given to two added tokens", detail::for_print(t.id));
         const status ok = contents.add(i, t.content);
-        if (!ok && ok.error().code() == errc::out_of_memory) return ok;
-        if (!ok)
-            return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
+        if (!ok && contents.find(t.content) == no_token) return ok.error().in("added tokens");
+        if (!ok) return error::format(errc::bad_vocabulary, "added token '%s' is given twice", detail::plain_name(t.content).c_str());
         const std::string_view in_vocabulary = strings.bytes_of(t.id);
         const std::uint32_t id_there = strings.find(t.content);
         if ((!in_vocabulary.empty() && in_vocabulary != t.content) || (id_there != no_token && id_there != t.id))

@@ -33,15 +33,16 @@ namespace detail {
 /// chance, and four times as many places in a row are not used: more of them were made to share a hash.
 inline constexpr std::size_t max_probes = 256;
 
-/// The longest row of places that are used.
+/// The longest row of places that are used, of which the first is next to the last.
 template <class Used>
 [[nodiscard]] std::size_t longest_run(const std::vector<std::uint32_t>& places, Used&& used) {
-    std::size_t run = 0, longest = 0;
-    for (const std::uint32_t place : places) {
-        run = used(place) ? run + 1 : 0;
+    std::size_t run = 0, longest = 0, first = 0;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        run = used(places[i]) ? run + 1 : 0;
+        if (run == i + 1) first = run;
         longest = (std::max)(longest, run);
     }
-    return longest;
+    return (std::max)(longest, (std::min)(run + first, places.size()));
 }
 
 /// A hash of bytes for tables that live in memory only.

@@ -352,15 +352,16 @@ TEST_CASE("generate/prefix_cache: memory of the host's own, and what is refused"
     cache_type moved = *std::move(cache);
     auto back = f.make();
     cache->clear();  // NOLINT(bugprone-use-after-move): it holds nothing, and what went along is left alone
-    check_refused(cache->keep(s, text), p4::errc::invalid_argument, "another shape");
-    check_refused(cache->restore(back, text), p4::errc::invalid_argument, "another shape");
+    check_refused(cache->keep(s, text), p4::errc::invalid_argument, "the prefix cache has no memory: it was moved");
+    check_refused(cache->restore(back, text), p4::errc::invalid_argument, "the prefix cache has no memory: it was moved");
     auto gone = f.make();
     auto there = std::move(gone);
-    check_refused(cache->restore(gone, text), p4::errc::invalid_argument, "another shape");  // NOLINT(bugprone-use-after-move)
+    check_refused(cache->restore(gone, text), p4::errc::invalid_argument, "the prefix cache has no memory: it was moved");  // NOLINT(bugprone-use-after-move)
     CHECK(cache->find(text) == 0);
     CHECK(cache->size() == 0);
     CHECK(cache->budget() == 0);
     CHECK(cache->saved_states_bytes(s, text) == 0);
+    check_refused(moved.restore(gone, text), p4::errc::invalid_argument, "the session has no memory: it was moved");
     REQUIRE(moved.restore(back, text));
     CHECK(f.saved(back) == saved);
     check_refused(cache_type::create(f.m, 100), p4::errc::invalid_argument, "want a budget of at least");

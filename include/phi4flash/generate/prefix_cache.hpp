@@ -48,7 +48,7 @@ struct prefix_cache_places {
 
 /// States after texts. Takes its budget once, and nothing later. For sessions of one model, which may differ in context and undo; for one
 /// thread at a time. Restoring gives the bits that were kept: pages are shared only where they are the same bits, too. What was moved from holds
-/// nothing and fits no session (invalid_argument).
+/// nothing and is refused (invalid_argument).
 template <sambay_shape Shape = any_sambay, class Kv = bf16>
 class prefix_cache : detail::moving_places<detail::prefix_cache_places> {
 public:
@@ -92,7 +92,7 @@ public:
     /// tokens stays as it is and counts as used. At the released shape some 10 ms, and 1 ms for 500 tokens. Errors: invalid_argument (other
     /// tokens than the session has read, another shape, no room even for this one alone): nothing has changed then.
     status keep(const session_type& s, std::span<const std::int32_t> tokens) {
-        if (!fits(s)) return wrong_shape();
+        if (const status ok = check_session(s); !ok) return ok;
         if (tokens.empty() || tokens.size() != s.position())
             return error::format(errc::invalid_argument, "prefix cache: want the %zu tokens that the session has read, have %zu", s.position(),
                                  tokens.size());
@@ -132,7 +132,7 @@ public:
     /// taken back further. Errors: in_use, invalid_argument (another shape): the session is as before.
     result<std::size_t> restore(session_type& s, std::span<const std::int32_t> tokens) {
         if (s.busy()) return detail::in_use_error("session");
-        if (!fits(s)) return wrong_shape().error();
+        if (const status ok = check_session(s); !ok) return ok.error();
         entry* const found = deepest(tokens, s.context());
         if (found == nullptr) {
             s.reset();
@@ -253,8 +253,13 @@ private:
             return error::format(errc::invalid_argument, "prefix cache: want a budget of at least %zu bytes, have %zu", least, budget);
         return {};
     }
-    static status wrong_shape() { return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape"); }
-    [[nodiscard]] bool fits(const session_type& s) const { return s.shape() == shape_ && !s.moved_from(); }
+    /// Errors: invalid_argument (another shape; either was moved from).
+    [[nodiscard]] status check_session(const session_type& s) const {
+        if (pages_.empty()) return detail::moved_from_error("prefix cache");
+        if (s.moved_from()) return detail::moved_from_error();
+        if (s.shape() != shape_) return error::format(errc::invalid_argument, "prefix cache: the session is of a model of another shape");
+        return {};
+    }
     [[nodiscard]] detail::session_extent extent(std::size_t position) const { return {position, position, shape_.window}; }
 
     void attach(std::span<std::byte> memory) {
@@ -293,7 +298,7 @@ private:
 
     /// The entry of exactly these tokens, if the session has read them, to the same bits.
     [[nodiscard]] const entry* entry_before(const session_type& s, std::span<const std::int32_t> tokens) const {
-        const entry* const e = fits(s) && tokens.size() <= s.position() ? deepest(tokens, tokens.size()) : nullptr;
+        const entry* const e = check_session(s) && tokens.size() <= s.position() ? deepest(tokens, tokens.size()) : nullptr;
         if (e == nullptr || e->position != tokens.size()) return nullptr;
         for (std::uint32_t p = e->last; p != none; p = pages_[p].before)
             if (!same_bits(s, p)) return nullptr;

@@ -206,7 +206,7 @@ void resume_at(session<Shape, Kv>& s, const snapshot_info& info) {
 [[nodiscard]] PHI4FLASH_BODY status check_payload(std::span<const std::byte> payload);
 
 /// A session that is being filled: nobody else uses it meanwhile, and unless all was well it has read nothing, also where a host's source
-/// throws. If the source moves it, what went along stays unfinished, and is refused until it is reset.
+/// throws. If the source moves it, what went along stays unfinished, and is refused until it is reset or restored.
 template <sambay_shape Shape, class Kv>
 class filling {
 public:
